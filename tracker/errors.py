@@ -30,7 +30,9 @@ class SchemaOutdatedError(TrackerError):
     code = "schema_outdated"
 
     def __init__(self, found: str | None, needed: str) -> None:
-        super().__init__(f"the database schema is at {found or 'nothing'} but {needed} is needed; run `tracker migrate`")
+        super().__init__(
+            f"the database schema is at {found or 'nothing'} but {needed} is needed; run `tracker migrate`"
+        )
 
 
 class NotRunningError(TrackerError):
@@ -39,7 +41,9 @@ class NotRunningError(TrackerError):
     code = "not_running"
 
     def __init__(self, home: object) -> None:
-        super().__init__(f"nothing runs at {home}; start it with `tracker up`, or set TRACKER_DATABASE_URL and TRACKER_REDIS_URL")
+        super().__init__(
+            f"nothing runs at {home}; start it with `tracker up`, or set TRACKER_DATABASE_URL and TRACKER_REDIS_URL"
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,14 @@ class ConflictError(TrackerError):
 
     code = "conflict"
 
-    def __init__(self, message: str, *problems: FieldProblem, id: str | None = None, code: str | None = None, count: int | None = None) -> None:  # noqa: A002 - the field's name outside
+    def __init__(
+        self,
+        message: str,
+        *problems: FieldProblem,
+        id: str | None = None,
+        code: str | None = None,
+        count: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.problems, self.id, self.count = problems, id, count
         self.code = code or type(self).code

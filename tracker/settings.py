@@ -101,7 +101,9 @@ class Settings(BaseModel):
     def base_url(self) -> str:
         """Where people and links reach the API."""
         host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
-        return self.public_url or f"http://{'127.0.0.1' if self.api_host in {'0.0.0.0', '::'} else host}:{self.api_port}"  # noqa: S104 - compared, not bound
+        return (
+            self.public_url or f"http://{'127.0.0.1' if self.api_host in {'0.0.0.0', '::'} else host}:{self.api_port}"
+        )
 
     @property
     def artifacts(self) -> str:
@@ -127,7 +129,11 @@ class Settings(BaseModel):
         """The value of a secret that must be there by now; ConfigurationError names the variable otherwise."""
         value: SecretStr | None = getattr(self, name)
         if value is None:
-            raise ConfigurationError(f"TRACKER_{name.upper()}", "is not set", "set it (it is generated only when the embedded servers are used)")
+            raise ConfigurationError(
+                f"TRACKER_{name.upper()}",
+                "is not set",
+                "set it (it is generated only when the embedded servers are used)",
+            )
         return value.get_secret_value()
 
     def changed(self, **fields: Any) -> Settings:
@@ -140,9 +146,14 @@ _LISTS = {"egress_allow", "egress_ports"}
 
 def load(environ: Mapping[str, str] | None = None, dotenv: str | Path | None = ".env") -> Settings:
     """Read the environment, with `.env` below it. Raises ConfigurationError for the first wrong value."""
-    merged: dict[str, str | None] = {**(dotenv_values(dotenv) if dotenv else {}), **(os.environ if environ is None else environ)}
+    merged: dict[str, str | None] = {
+        **(dotenv_values(dotenv) if dotenv else {}),
+        **(os.environ if environ is None else environ),
+    }
     found = {k.removeprefix("TRACKER_").lower(): v for k, v in merged.items() if k.startswith("TRACKER_") and v}
-    fields: dict[str, Any] = {k: v for k, v in found.items() if k in Settings.model_fields and k not in {"accounts", "given"}}
+    fields: dict[str, Any] = {
+        k: v for k, v in found.items() if k in Settings.model_fields and k not in {"accounts", "given"}
+    }
     for name in _LISTS & fields.keys():
         fields[name] = tuple(part.strip() for part in fields[name].split(",") if part.strip())
     try:
@@ -168,7 +179,9 @@ def _as_configuration_error(wrong: ValidationError, prefix: str = "") -> Configu
     first = wrong.errors()[0]
     variable = f"TRACKER_{prefix}{str(first['loc'][0]).upper()}" if first["loc"] else "TRACKER_EGRESS_ALLOW"
     reason = first["msg"].removeprefix("Value error, ")
-    return ConfigurationError(variable, f"is wrong ({reason[0].lower() + reason[1:]})", "correct it, or unset it to use the default")
+    return ConfigurationError(
+        variable, f"is wrong ({reason[0].lower() + reason[1:]})", "correct it, or unset it to use the default"
+    )
 
 
 @dataclass(frozen=True)
@@ -210,12 +223,20 @@ def attach(settings: Settings) -> Settings:
     ports = state.get("ports", {})
     fields: dict[str, Any] = {f"{name}_port": ports[name] for name in ("api", "flower", "simulator") if name in ports}
     fields |= _server_urls(settings, ports, secrets)
-    generated = {"secret_keys": secrets.get("secret_keys"), "flower_auth": secrets.get("flower_auth"), "bootstrap_api_key": key}
+    generated = {
+        "secret_keys": secrets.get("secret_keys"),
+        "flower_auth": secrets.get("flower_auth"),
+        "bootstrap_api_key": key,
+    }
     fields |= {name: SecretStr(value) for name, value in generated.items() if value and getattr(settings, name) is None}
     return settings.changed(**fields)
 
 
 def _server_urls(settings: Settings, ports: Mapping[str, int], secrets: Mapping[str, str]) -> dict[str, SecretStr]:
-    database = settings.database_url or SecretStr(f"postgresql://tracker:{secrets.get('postgres_password')}@127.0.0.1:{ports.get('postgres')}/tracker")
-    redis = settings.redis_url or SecretStr(f"redis://:{secrets.get('valkey_password')}@127.0.0.1:{ports.get('valkey')}/0")
+    database = settings.database_url or SecretStr(
+        f"postgresql://tracker:{secrets.get('postgres_password')}@127.0.0.1:{ports.get('postgres')}/tracker"
+    )
+    redis = settings.redis_url or SecretStr(
+        f"redis://:{secrets.get('valkey_password')}@127.0.0.1:{ports.get('valkey')}/0"
+    )
     return {"database_url": database, "redis_url": redis, "broker_url": settings.broker_url or redis}

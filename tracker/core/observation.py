@@ -1,0 +1,50 @@
+"""What one question to a provider showed: either a well-formed status, or a problem. Providers make these; `lifecycle.decide` judges them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from tracker.core.generation import Failure, Output, State
+
+
+class ProblemCode(StrEnum):
+    """Why an observation failed. None of these is a state."""
+
+    UNKNOWN_STATUS = "unknown_status"
+    NOT_FOUND = "not_found"
+    UNAUTHORIZED = "unauthorized"
+    OUT_OF_QUOTA = "out_of_quota"
+    RATE_LIMITED = "rate_limited"
+    HTTP_ERROR = "http_error"
+    UNREADABLE = "unreadable"
+    NO_OUTPUT = "no_output"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    TOO_LARGE = "too_large"
+    UNDECRYPTABLE = "undecryptable"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A well-formed answer. `state` is queued, processing, completed, failed or cancelled; `progress` runs from 0 to 1."""
+
+    status: str
+    state: State
+    progress: float | None = None
+    outputs: tuple[Output, ...] = ()
+    error: Failure | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An observation that failed. `retry_after` is the provider's wish in seconds."""
+
+    code: ProblemCode
+    message: str
+    retry_after: float | None = None
+
+
+Observation = Seen | Problem

@@ -1,0 +1,69 @@
+"""When a credential is paused and when it comes back: pure judgement over the answers of one credential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from tracker.core import backoff
+from tracker.core.observation import Observation, Problem, ProblemCode, Seen
+
+REFUSALS = 3
+"""401 or 403 answers in a row that pause: from different generations where there are so many, since one may be another account's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a credential fares. `pending` counts its generations on the schedule."""
+
+    paused: bool = False
+    reason: str | None = None
+    refused: tuple[UUID, ...] = ()
+    """The generations refused in a row, newest last; at most REFUSALS are kept."""
+    probes: int = 0
+    probe_at: datetime | None = None
+    blocked_until: datetime | None = None
+
+
+def judge(health: Health, answers: Iterable[tuple[UUID, Observation]], *, pending: int, now: datetime) -> Health:
+    """The health after these answers, in the order in which they came."""
+    for generation_id, answer in answers:
+        health = _after(health, generation_id, answer, pending, now)
+    return health
+
+
+def _after(health: Health, generation_id: UUID, answer: Observation, pending: int, now: datetime) -> Health:
+    match answer:
+        case Problem(code=ProblemCode.OUT_OF_QUOTA):
+            return pause(health, f"out of quota: {answer.message}", now)
+        case Problem(code=ProblemCode.UNAUTHORIZED):
+            return _refused(health, generation_id, answer, pending, now)
+        case Problem(code=ProblemCode.RATE_LIMITED, retry_after=float() as wait):
+            until = now + timedelta(seconds=backoff.honoured(wait))
+            return replace(health, blocked_until=max(until, health.blocked_until or until))
+        case Seen() | Problem(code=ProblemCode.NOT_FOUND | ProblemCode.UNKNOWN_STATUS | ProblemCode.NO_OUTPUT):
+            # The provider knew us: whatever it said of the task, the key is good.
+            return Health() if health.paused or health.refused else health
+        case _:
+            return health
+
+
+def _refused(health: Health, generation_id: UUID, answer: Problem, pending: int, now: datetime) -> Health:
+    others = (
+        tuple(known for known in health.refused if known != generation_id) if pending >= REFUSALS else health.refused
+    )
+    refused = (*others, generation_id)[-REFUSALS:]
+    if len(refused) < REFUSALS:
+        return replace(health, refused=refused)
+    return replace(pause(health, f"the provider refuses the key: {answer.message}", now), refused=refused)
+
+
+def pause(health: Health, reason: str, now: datetime) -> Health:
+    """Paused for this reason, with the first probe in a minute; a paused one stays as it is."""
+    if health.paused:
+        return health
+    return replace(
+        health, paused=True, reason=reason[:500], probes=0, probe_at=now + timedelta(seconds=backoff.probe(0))
+    )

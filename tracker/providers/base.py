@@ -1,0 +1,74 @@
+"""What a provider is to us, sans-IO: it says what to ask and reads what came back. It never opens a connection and holds no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from tracker.core.observation import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where and as whom to ask: a credential, decrypted. Its repr never shows the key."""
+
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The task that is asked about: the provider's id as its submit returned it, and the endpoint family where there are several."""
+
+    task_id: str
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One HTTP request to make. The repr leaves out the headers, which hold the key."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back. `failure` is None, or why there is no HTTP answer: dns, address, connect, tls, timeout, protocol, too_large.
+
+    Header names are lower case. `at` is when it came.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    at: datetime
+    failure: str | None = None
+    detail: str = ""
+
+
+class Provider(Protocol):
+    """One provider's vocabulary. One file per provider, and one line in the registry."""
+
+    name: str
+    default_base_url: str
+    kinds: tuple[str, ...]
+    """Endpoint families that a registration may name in `kind`; empty where there is only one."""
+    batch_size: int
+    """How many ids one request can ask about; 0 where the provider has no batch query."""
+
+    def question(self, account: Account, subject: Subject) -> Question:
+        """What to ask about one task."""
+
+    def read(self, subject: Subject, response: Response) -> Observation:
+        """What the answer shows of that task; never raises, whatever came."""
+
+    def batch_question(self, account: Account, subjects: Sequence[Subject]) -> Question:
+        """What to ask about many tasks at once; only called where `batch_size` > 0."""
+
+    def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:
+        """Observations by task id. An id that is left out must be asked singly; None means that this relay has no batch path."""
