@@ -1,0 +1,208 @@
+"""Asks many hosts at once, for polling: libcurl's multi interface on one thread, one fetcher per process.
+
+Never follows a redirect, reads an environment proxy, keeps a cookie or lets an answer outgrow its cap.
+docs/decisions/polling-transport.md says why libcurl.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import certifi
+import pycurl
+
+from tracker.core.addresses import DEFAULT_PORTS, Policy
+from tracker.net.failures import WrongProcessError
+from tracker.net.transfer import Answer, Ask, Transfer
+
+__all__ = ["Answer", "Ask", "Fetcher"]
+
+CAP_BYTES = 4 * 1024 * 1024  # a batch answer of 1,000 generations is about 1.5 MB
+KEPT_CONNECTIONS = 512  # idle ones kept for the next batch, over all hosts
+LONGEST_PAUSE = 0.1  # seconds; bounds how late a deadline is noticed
+
+
+class Fetcher:
+    """Connections, TLS sessions and handles are kept from one call to the next.
+
+    Made after the fork and used by one thread at a time; in another process it raises WrongProcessError.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        cap_bytes: int = CAP_BYTES,
+        connections_per_host: int = 0,
+        ca_file: str | None = None,
+    ) -> None:
+        """`connections_per_host` 0 leaves the bound to `at_once` and `limits`; `ca_file` replaces certifi's bundle."""
+        self._policy = policy
+        self._cap_bytes = cap_bytes
+        self._ca_file = ca_file or certifi.where()
+        self._pid = os.getpid()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
+        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, connections_per_host)
+        self._flying: dict[pycurl.Curl, Transfer] = {}
+        self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
+        self._busy = False
+
+    def fetch(
+        self,
+        asks: Iterable[Ask],
+        *,
+        at_once: int = 200,
+        slice_seconds: float = 0.03,
+        limits: Mapping[str, int] | None = None,
+    ) -> Iterator[list[Answer]]:
+        """Yield the answers in slices as they arrive, each ask answered once, in no order.
+
+        A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
+        flight. `limits` bounds how many asks of a group are in flight. While the caller works on a slice nothing is
+        read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
+        """
+        self._enter()
+        queue = _Queue(asks, limits or {})
+        try:
+            yield from self._slices(queue, at_once, slice_seconds)
+        finally:
+            self._abandon()
+            self._busy = False
+
+    def close(self) -> None:
+        """Close every connection. The fetcher is of no use afterwards."""
+        if self._pid == os.getpid():
+            self._abandon()
+            self._multi.close()
+
+    def _enter(self) -> None:
+        if os.getpid() != self._pid:
+            raise WrongProcessError("fetcher", self._pid, os.getpid())
+        if self._busy:
+            raise RuntimeError("this fetcher is already fetching; finish or close that iterator first")
+        self._busy = True
+
+    def _slices(self, queue: _Queue, at_once: int, slice_seconds: float) -> Iterator[list[Answer]]:
+        ready: list[Answer] = []
+        due = 0.0
+        while queue or self._flying or ready:
+            waiting = bool(ready)
+            self._launch(queue, at_once, ready)
+            self._multi.perform()
+            landed = self._land(queue, ready)
+            now = time.monotonic()
+            if ready and not waiting:
+                due = now + slice_seconds
+            if ready and (now >= due or not (queue or self._flying)):
+                yield ready
+                ready = []
+            elif not landed:
+                self._wait(due - now if ready else LONGEST_PAUSE)
+
+    def _wait(self, seconds: float) -> None:
+        timer = self._multi.timeout()  # milliseconds until libcurl has something to do, -1 for nothing
+        if timer >= 0:
+            seconds = min(seconds, timer / 1000)
+        self._multi.select(max(0.0, min(seconds, LONGEST_PAUSE)))
+
+    def _launch(self, queue: _Queue, at_once: int, ready: list[Answer]) -> None:
+        while len(self._flying) < at_once and (ask := queue.take()):
+            transfer = self._transfer(trusted=_is_own_host(ask))
+            try:
+                transfer.load(ask)
+            except (ValueError, pycurl.error) as wrong:
+                queue.landed(ask)
+                ready.append(Answer(ask, 0, {}, b"", "protocol", f"cannot be sent: {wrong}", 0.0))
+                continue
+            self._multi.add_handle(transfer.curl)
+            self._flying[transfer.curl] = transfer
+
+    def _transfer(self, *, trusted: bool) -> Transfer:
+        idle = self._idle[trusted]
+        if idle:
+            return idle.pop()
+        return Transfer(self._policy, trusted=trusted, cap_bytes=self._cap_bytes, ca_file=self._ca_file)
+
+    def _land(self, queue: _Queue, ready: list[Answer]) -> bool:
+        landed, more = False, 1
+        while more:
+            more, done, failed = self._multi.info_read(1000)
+            for curl in done:
+                ready.append(self._take_down(curl).answer())
+                queue.landed(ready[-1].ask)
+            for curl, code, message in failed:
+                ready.append(self._take_down(curl).failure(code, message))
+                queue.landed(ready[-1].ask)
+            landed = landed or bool(done or failed)
+        return landed
+
+    def _take_down(self, curl: pycurl.Curl) -> Transfer:
+        self._multi.remove_handle(curl)
+        transfer = self._flying.pop(curl)
+        self._idle[transfer.trusted].append(transfer)
+        return transfer
+
+    def _abandon(self) -> None:
+        for curl in list(self._flying):
+            self._take_down(curl).drop()
+
+
+class _Queue:
+    """The asks that wait, in order, save those whose group has no room left."""
+
+    def __init__(self, asks: Iterable[Ask], limits: Mapping[str, int]) -> None:
+        self._waiting = deque(asks)
+        self._limits = limits
+        self._in_flight: dict[str, int] = {}
+        self._parked: dict[str, deque[Ask]] = {}
+        self._count = len(self._waiting)
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def take(self) -> Ask | None:
+        """The next ask that may fly now; it counts in its group until it has landed."""
+        while self._waiting:
+            ask = self._waiting.popleft()
+            group = ask.group
+            if group is not None and group in self._limits:
+                in_flight = self._in_flight.get(group, 0)
+                if in_flight >= max(1, self._limits[group]):
+                    self._parked.setdefault(group, deque()).append(ask)
+                    continue
+                self._in_flight[group] = in_flight + 1
+            self._count -= 1
+            return ask
+        return None
+
+    def landed(self, ask: Ask) -> None:
+        """Make room in the ask's group, and let the next of it queue up first."""
+        if ask.group not in self._limits or ask.group is None:
+            return
+        self._in_flight[ask.group] -= 1
+        if parked := self._parked.get(ask.group):
+            self._waiting.appendleft(parked.popleft())
+
+
+def _is_own_host(ask: Ask) -> bool:
+    end = ask.url.find("/", 8)  # behind `http://` or `https://`: the origin, without parsing each URL
+    return bool(ask.host_allowed) and _is_origin(ask.url if end < 0 else ask.url[:end], ask.host_allowed)
+
+
+@lru_cache(maxsize=1024)
+def _is_origin(origin: str, host_port: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return False
+    if "@" in origin or "\\" in origin or not parts.hostname:
+        return False
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}" == host_port.lower()
