@@ -1,8 +1,8 @@
-"""What one question to a provider showed: either a well-formed status, or a problem. Providers make these; `lifecycle.decide` judges them."""
+"""What one question to a provider showed: a well-formed status, or a problem. Providers make these; `lifecycle.decide` judges them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -36,6 +36,8 @@ class Seen:
     outputs: tuple[Output, ...] = ()
     error: Failure | None = None
     started_at: datetime | None = None
+    raw: object = field(default=None, repr=False, compare=False)
+    """The parsed JSON of the answer, as far as it is about this task: a batch answer holds those of many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,24 @@
+"""The providers that can be asked. A new one is one file, one line here, and recorded answers under tests/providers."""
+
+from __future__ import annotations
+
+from tracker.errors import FieldProblem, InvalidError
+from tracker.providers.base import Provider
+from tracker.providers.luma import Luma
+from tracker.providers.luma_official import LumaOfficial
+
+REGISTRY: dict[str, Provider] = {
+    "luma": Luma(),
+    "luma-official": LumaOfficial(),
+}
+
+
+def get(name: str) -> Provider:
+    """The provider of this name; InvalidError, naming those that are known, when there is none."""
+    provider = REGISTRY.get(name)
+    if provider is None:
+        known = ", ".join(sorted(REGISTRY))
+        raise InvalidError(
+            FieldProblem("provider", f"{name[:60]!r} is not a provider; known are: {known}", "unknown_provider")
+        )
+    return provider
