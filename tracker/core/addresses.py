@@ -132,17 +132,25 @@ def check_url(url: str, policy: Policy, *, https_only: bool) -> str | None:
     Looks at the text alone. Literal addresses are judged here in every spelling; names are judged when they are
     resolved, at connect, save those that can only mean this machine or that no address could make acceptable.
     """
-    if len(url) > LONGEST_URL:
-        return f"it is longer than {LONGEST_URL} characters; use a shorter URL"
+    if wrong := check_form(url):
+        return wrong
+    parts = urlsplit(url)
+    port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    return _wrong_host(parts.hostname or "", port, policy, plain=https_only and parts.scheme == "http")
+
+
+def check_form(url: str, longest: int = LONGEST_URL) -> str | None:
+    """Why this is no http(s) URL that could be asked at all, wherever it leads; None when it is one."""
+    if len(url) > longest:
+        return f"it is longer than {longest} characters; use a shorter URL"
     if _CONTROL_OR_SPACE.search(url):
         return "it has spaces, control characters or a backslash in it; write them percent-encoded"
     try:
         parts = urlsplit(url)
-        port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
+        _ = parts.port  # raises ValueError for what is no port
     except ValueError:
         return "it is not a valid URL; write it as https://host/path"
-    plain = https_only and parts.scheme == "http"
-    return _wrong_form(parts) or _wrong_host(parts.hostname or "", port, policy, plain=plain)
+    return _wrong_form(parts)
 
 
 def _wrong_form(parts: SplitResult) -> str | None:

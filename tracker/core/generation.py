@@ -124,6 +124,8 @@ class Generation:
     sequence: int = 1
     poll_price: float | None = None
     poll_longest: float | None = None
+    clock_id: int | None = None
+    clock_from: datetime | None = None
     artifacts: tuple[Artifact, ...] = ()
 
     def wants(self, output: Output) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import exp, expm1, log, sqrt
 
 BUCKETS = 64
-EDGES = [0.0] + [2.0 * 1800 ** (i / (BUCKETS - 1)) for i in range(BUCKETS)]
+EDGES: list[float] = [0.0] + [2.0 * 1800.0 ** (i / (BUCKETS - 1)) for i in range(BUCKETS)]
 """65 edges of 64 age buckets in seconds: 0, then 2 s to 1 h, evenly spaced in the logarithm."""
 MEMORY = 300.0
 """Tasks remembered: 100 forgets a slow-down sooner, 1000 costs a few per cent less when nothing drifts."""

@@ -1,0 +1,193 @@
+"""Durable copies: what is wished, what is under way, what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+
+from tracker.core.generation import Artifact, Output
+from tracker.store.db import Transaction
+
+LEASE = timedelta(seconds=45)
+"""Renewed while bytes flow. A lapsed lease is no attempt: the row is due again at once."""
+
+
+def _artifact(row: Any) -> Artifact:
+    return Artifact(**{name: getattr(row, name) for name in Artifact.__dataclass_fields__})
+
+
+def of_generations(tx: Transaction, generation_ids: Iterable[UUID]) -> dict[UUID, tuple[Artifact, ...]]:
+    """The artifacts of each generation, in the order of its outputs."""
+    found: dict[UUID, list[Artifact]] = {}
+    rows = tx.execute(
+        text(
+            "SELECT * FROM artifacts WHERE generation_id = ANY (:ids) ORDER BY generation_id, created_at, kind, index"
+        ),
+        {"ids": list(generation_ids)},
+    )
+    for row in rows:
+        found.setdefault(row.generation_id, []).append(_artifact(row))
+    return {key: tuple(artifacts) for key, artifacts in found.items()}
+
+
+def get(tx: Transaction, generation_id: UUID, kind: str, index: int) -> Any | None:
+    """One artifact with its place in the store."""
+    return tx.execute(
+        text("SELECT * FROM artifacts WHERE generation_id = :id AND kind = :kind AND index = :index"),
+        {"id": generation_id, "kind": kind, "index": index},
+    ).first()
+
+
+def wish(tx: Transaction, *, project_id: UUID, generation_id: UUID, outputs: Sequence[Output], now: datetime) -> int:
+    """Want copies of these outputs; one that failed before is tried again, one stored or under way stays. Returns how many are new."""
+    wished = 0
+    for output in outputs:
+        made = tx.execute(
+            text(
+                """
+                INSERT INTO artifacts (generation_id, kind, index, project_id, source_url, due_at, created_at)
+                VALUES (:generation_id, :kind, :index, :project_id, :url, :now, :now)
+                ON CONFLICT (generation_id, kind, index) DO UPDATE
+                   SET state = 'pending', source_url = excluded.source_url, due_at = excluded.due_at, error = NULL, attempts = 0,
+                       refreshed = 0
+                 WHERE artifacts.state = 'failed'"""
+            ),
+            {
+                "generation_id": generation_id, "kind": output.kind, "index": output.index, "project_id": project_id,
+                "url": output.url, "now": now,
+            },
+        )  # fmt: skip
+        wished += made.rowcount
+    return wished
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One claimed artifact with all that fetching it needs."""
+
+    generation_id: UUID
+    kind: str
+    index: int
+    project_id: UUID
+    project: str
+    provider: str
+    credential_id: int
+    task_id: str
+    task_kind: str | None
+    registered_at: datetime
+    source_url: str
+    attempts: int
+    refreshed: int
+    fence: int
+    etag: str | None
+
+
+def claim(tx: Transaction, *, now: datetime, limit: int) -> list[Wanted]:
+    """Claim up to `limit` due artifacts, under a lease."""
+    claimed = tx.execute(
+        text(
+            """
+            WITH due AS MATERIALIZED (
+                SELECT a.generation_id, a.kind, a.index FROM artifacts a WHERE a.state = 'pending' AND a.due_at <= :now
+                 ORDER BY a.due_at LIMIT :n FOR UPDATE SKIP LOCKED)
+            UPDATE artifacts a SET due_at = :lease, lease_until = :lease, fence = a.fence + 1
+              FROM due, generations g, projects p
+             WHERE a.generation_id = due.generation_id AND a.kind = due.kind AND a.index = due.index
+               AND g.id = a.generation_id AND p.id = a.project_id
+            RETURNING a.generation_id, a.kind, a.index, a.project_id, p.name AS project, g.provider, g.credential_id, g.task_id,
+                      g.kind AS task_kind, g.registered_at, a.source_url, a.attempts, a.refreshed, a.fence, a.etag"""
+        ),
+        {"now": now, "n": limit, "lease": now + LEASE},
+    )
+    return [Wanted(*row) for row in claimed]
+
+
+def any_due(tx: Transaction, now: datetime) -> bool:
+    """Whether an artifact waits to be fetched."""
+    return bool(
+        tx.execute(
+            text("SELECT EXISTS (SELECT FROM artifacts WHERE state = 'pending' AND due_at <= :now)"), {"now": now}
+        ).scalar_one()
+    )
+
+
+_KEY = "generation_id = :generation_id AND kind = :kind AND index = :index AND fence = :fence AND state = 'pending'"
+
+
+def _key(wanted: Wanted) -> dict[str, Any]:
+    return {name: getattr(wanted, name) for name in ("generation_id", "kind", "index", "fence")}
+
+
+def renew(tx: Transaction, wanted: Wanted, *, now: datetime, bytes_done: int, bytes_per_second: float) -> bool:
+    """Keep the lease and show progress; False when the claim was lost and the work must stop."""
+    kept = tx.execute(
+        text(
+            "UPDATE artifacts SET due_at = :lease, lease_until = :lease, bytes_done = :done, bytes_per_second = :speed"
+            f" WHERE {_KEY}"
+        ),
+        {**_key(wanted), "lease": now + LEASE, "done": bytes_done, "speed": bytes_per_second},
+    )
+    return kept.rowcount > 0
+
+
+def retry(
+    tx: Transaction, wanted: Wanted, *, due_at: datetime, error: dict[str, Any], source_url: str, refreshed: int
+) -> bool:
+    """It failed and will be tried again; False when the claim was lost."""
+    kept = tx.execute(
+        text(
+            "UPDATE artifacts SET due_at = :due_at, lease_until = NULL, attempts = attempts + 1, error = CAST(:error AS jsonb),"
+            f" source_url = :source_url, refreshed = :refreshed WHERE {_KEY}"
+        ),
+        {
+            **_key(wanted), "due_at": due_at, "error": orjson.dumps(error).decode(), "source_url": source_url,
+            "refreshed": refreshed,
+        },
+    )  # fmt: skip
+    return kept.rowcount > 0
+
+
+def stored(
+    tx: Transaction, wanted: Wanted, *, object_key: str, size: int, sha256: str, media_type: str, etag: str | None, now: datetime,
+    seconds: float,
+) -> bool:  # fmt: skip
+    """The copy is whole and in its place; False when the claim was lost."""
+    kept = tx.execute(
+        text(
+            "UPDATE artifacts SET state = 'stored', due_at = NULL, lease_until = NULL, object_key = :object_key, size = :size,"
+            " bytes_done = :size, bytes_per_second = :speed, sha256 = :sha256, media_type = :media_type, etag = :etag,"
+            f" stored_at = :now, error = NULL, attempts = attempts + 1 WHERE {_KEY}"
+        ),
+        {
+            **_key(wanted), "object_key": object_key, "size": size, "sha256": sha256, "media_type": media_type, "etag": etag,
+            "now": now, "speed": size / max(seconds, 1e-6),
+        },
+    )  # fmt: skip
+    return kept.rowcount > 0
+
+
+def failed(tx: Transaction, wanted: Wanted, *, error: dict[str, Any]) -> bool:
+    """It will not be tried again; False when the claim was lost."""
+    kept = tx.execute(
+        text(
+            "UPDATE artifacts SET state = 'failed', due_at = NULL, lease_until = NULL, attempts = attempts + 1,"
+            f" error = CAST(:error AS jsonb) WHERE {_KEY}"
+        ),
+        {**_key(wanted), "error": orjson.dumps(error).decode()},
+    )
+    return kept.rowcount > 0
+
+
+def object_keys(tx: Transaction, generation_id: UUID) -> list[str]:
+    """Where the copies of a generation are, to delete them with it."""
+    rows = tx.execute(
+        text("SELECT object_key FROM artifacts WHERE generation_id = :id AND object_key IS NOT NULL"),
+        {"id": generation_id},
+    )
+    return [row.object_key for row in rows]

@@ -1,0 +1,149 @@
+"""Provider accounts, their budget and their health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from tracker.core.pausing import Health
+from tracker.store.db import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One account at one or more providers. `api_key` is encrypted; `environment_provider` is set where the environment gave it."""
+
+    id: int
+    project_id: UUID
+    name: str
+    environment_provider: str | None
+    providers: tuple[str, ...]
+    base_url: str | None
+    api_key: bytes | None
+    callback_token: str
+    state: str
+    paused_reason: str | None
+    paused_at: datetime | None
+    refused: tuple[UUID, ...]
+    probes: int
+    probe_at: datetime | None
+    blocked_until: datetime | None
+    requests_per_second: float
+    concurrency: int
+    no_batch_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def health(self) -> Health:
+        """What `pausing.judge` needs to know."""
+        paused = self.state == "paused"
+        return Health(paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until)
+
+
+def _credential(row: Any) -> Credential:
+    fields = {name: getattr(row, name) for name in Credential.__dataclass_fields__}
+    return Credential(**{**fields, "providers": tuple(row.providers), "refused": tuple(row.refused)})
+
+
+def of_project(tx: Transaction, project_id: UUID) -> list[Credential]:
+    """The credentials of a project by name; what was stored by hand comes before what the environment gives."""
+    rows = tx.execute(
+        text("SELECT * FROM credentials WHERE project_id = :id ORDER BY name, environment_provider NULLS FIRST"),
+        {"id": project_id},
+    )
+    return [_credential(row) for row in rows]
+
+
+def by_id(tx: Transaction, ids: list[int]) -> dict[int, Credential]:
+    """Credentials by id."""
+    rows = tx.execute(text("SELECT * FROM credentials WHERE id = ANY (:ids)"), {"ids": ids})
+    return {row.id: _credential(row) for row in rows}
+
+
+def lock(tx: Transaction, credential_id: int) -> Credential | None:
+    """One credential, locked until the end of the transaction."""
+    row = tx.execute(text("SELECT * FROM credentials WHERE id = :id FOR UPDATE"), {"id": credential_id}).first()
+    return None if row is None else _credential(row)
+
+
+def by_token(tx: Transaction, token: str) -> Credential | None:
+    """The credential that an inbound callback's token belongs to."""
+    row = tx.execute(text("SELECT * FROM credentials WHERE callback_token = :token"), {"token": token}).first()
+    return None if row is None else _credential(row)
+
+
+def by_key_hash(tx: Transaction, key_hash: bytes) -> list[Credential]:
+    """The credentials whose provider key has this keyed hash."""
+    rows = tx.execute(text("SELECT * FROM credentials WHERE api_key_hash = :hash ORDER BY id"), {"hash": key_hash})
+    return [_credential(row) for row in rows]
+
+
+def put(
+    tx: Transaction, *, project_id: UUID, name: str, environment_provider: str | None, fields: dict[str, Any], token: str, now: datetime,
+) -> Credential:  # fmt: skip
+    """Store a credential, or change only `fields` of the one that is there."""
+    given = {**fields, "updated_at": now}
+    key = {"project_id": project_id, "name": name, "environment_provider": environment_provider}
+    columns = {**key, "callback_token": token, **given}
+    row = tx.execute(
+        text(
+            f"INSERT INTO credentials ({', '.join(columns)}) VALUES ({', '.join(f':{c}' for c in columns)})"
+            " ON CONFLICT ON CONSTRAINT credentials_name_unique DO UPDATE"
+            f" SET {', '.join(f'{c} = excluded.{c}' for c in given)} RETURNING *"
+        ),
+        columns,
+    ).one()
+    return _credential(row)
+
+
+def delete(tx: Transaction, credential_id: int) -> None:
+    """Remove a credential that no generation names any more."""
+    tx.execute(text("DELETE FROM credentials WHERE id = :id"), {"id": credential_id})
+
+
+def pending_generations(tx: Transaction, credential_id: int) -> list[UUID]:
+    """The generations of a credential that are not final, ordered by id."""
+    rows = tx.execute(
+        text(
+            "SELECT id FROM generations WHERE credential_id = :id AND state NOT IN ('completed', 'failed', 'cancelled')"
+            " ORDER BY id"
+        ),
+        {"id": credential_id},
+    )
+    return [row.id for row in rows]
+
+
+def named(tx: Transaction, credential_id: int) -> bool:
+    """Whether any generation, ended or not, names this credential."""
+    return bool(
+        tx.execute(
+            text("SELECT EXISTS (SELECT FROM generations WHERE credential_id = :id)"), {"id": credential_id}
+        ).scalar_one()
+    )
+
+
+def write_health(tx: Transaction, credential_id: int, health: Health, paused_at: datetime | None) -> None:
+    """Store how a locked credential fares."""
+    tx.execute(
+        text(
+            "UPDATE credentials SET state = :state, paused_reason = :reason, paused_at = :paused_at, refused = :refused,"
+            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until WHERE id = :id"
+        ),
+        {
+            "id": credential_id, "state": "paused" if health.paused else "active", "reason": health.reason,
+            "paused_at": paused_at, "refused": list(health.refused), "probes": health.probes, "probe_at": health.probe_at,
+            "blocked_until": health.blocked_until,
+        },
+    )  # fmt: skip
+
+
+def no_batch(tx: Transaction, credential_id: int, until: datetime) -> None:
+    """Remember that this relay has no batch path."""
+    tx.execute(
+        text("UPDATE credentials SET no_batch_until = :until WHERE id = :id"), {"id": credential_id, "until": until}
+    )

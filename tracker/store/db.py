@@ -1,0 +1,115 @@
+"""The connection to PostgreSQL, and the only place that begins and commits.
+
+An engine belongs to the process that made it: workers make theirs after fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from tracker.errors import SchemaOutdatedError
+
+Transaction = Connection
+"""An open transaction, as every store function takes it."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds. A database that does not answer a connect within this is down for us."""
+STATEMENT_TIMEOUT = "30s"
+"""No statement of the product needs more; one that does holds locks and keeps vacuum from cleaning."""
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The address with the driver that we ship, whatever form the user wrote."""
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in {"postgresql", "postgres"} else url
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+class Database:
+    """One pool of connections. `size` bounds the connections kept, for as many threads as may work at once."""
+
+    def __init__(self, url: str, *, size: int = 5, application: str = "tracker") -> None:
+        self.engine = create_engine(
+            sqlalchemy_url(url),
+            pool_size=size,
+            max_overflow=size,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT,
+                "application_name": application,
+                "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT}"
+                " -c idle_in_transaction_session_timeout=30s -c lock_timeout=10s",
+            },
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction that commits at the end of the block, or rolls back when it raises."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+    @property
+    def in_use(self) -> int:
+        """Connections checked out now; 0 while a worker waits for the network."""
+        pool = self.engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+
+
+def now(tx: Transaction) -> datetime:
+    """The database's clock: one clock for all machines."""
+    at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return at
+
+
+def revision(tx: Transaction) -> str | None:
+    """The schema revision of this database; None for an empty one."""
+    if tx.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+        return None
+    found: str | None = tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return found
+
+
+def refuse_old_schema(tx: Transaction, needed: str) -> None:
+    """Raise SchemaOutdatedError unless the database is at the revision this program needs."""
+    found = revision(tx)
+    if found != needed:
+        raise SchemaOutdatedError(found, needed)
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether this error means that the database cannot be reached now, rather than that we asked wrongly."""
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or "connect" in str(error.orig).lower())
+
+
+def beat(tx: Transaction, name: str, at: datetime, detail: dict[str, Any] | None = None) -> timedelta | None:
+    """Note that `name` lives; returns the time since its last sign of life, None at the first."""
+    before = tx.execute(
+        text("SELECT at FROM heartbeats WHERE name = :name FOR UPDATE"), {"name": name}
+    ).scalar_one_or_none()
+    tx.execute(
+        text(
+            "INSERT INTO heartbeats (name, at, detail) VALUES (:name, :at, CAST(:detail AS jsonb))"
+            " ON CONFLICT (name) DO UPDATE SET at = greatest(heartbeats.at, excluded.at), detail = excluded.detail"
+        ),
+        {"name": name, "at": at, "detail": _dumps(detail)},
+    )
+    return None if before is None else at - before

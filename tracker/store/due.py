@@ -1,0 +1,336 @@
+"""The schedule: which generations are asked about next. Claiming a poll moves it to its next time, in one statement.
+
+So an unchanged answer needs no second write, and a dead worker costs one late poll. Never one global ORDER BY due_at: it would fill
+with rows of a paused or throttled credential. Each credential brings its own allowance (tokens, room in flight), spent in the claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from tracker.core.generation import State
+from tracker.core.lifecycle import Known
+from tracker.core.schedule import BUCKETS, EDGES
+from tracker.store.db import Transaction
+from tracker.store.rows import outputs_from
+
+SHORTEST_CLAIM = 5.0
+"""Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice: compare-and-set makes that harmless."""
+FLIGHT_LEASE = timedelta(seconds=45)
+"""After this a batch that was never reported back no longer counts against its credentials' concurrency."""
+
+_AGE = "extract(epoch FROM CAST(:now AS timestamptz) - p.clock_from)::float8"
+_POSITION = (
+    f"CASE WHEN {_AGE} < {EDGES[1]} THEN greatest({_AGE}, 0) / {EDGES[1]}"
+    f" ELSE least(1 + {BUCKETS - 1} * ln({_AGE} / {EDGES[1]}) / ln(1800.0::float8), {BUCKETS}) END"
+)
+# The learned gap, interpolated between the age edges; the square root is how a gap answers to a price (gap^2 ~ price).
+_GAP = f"""(SELECT (c.gaps[floor(x.at)::int + 1] * (1 - (x.at - floor(x.at)))
+                   + c.gaps[least(floor(x.at)::int + 2, {BUCKETS + 1})] * (x.at - floor(x.at)))
+                  * CASE WHEN p.price IS NULL THEN 1 ELSE sqrt(p.price / c.price) END
+             FROM clocks c, LATERAL (SELECT {_POSITION} AS at) x WHERE c.id = p.clock_id)"""
+_NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane = 1 THEN 600 ELSE
+    greatest({SHORTEST_CLAIM}, least({_GAP} * (0.9 + 0.2 * random()), coalesce(p.longest, :longest),
+                                     extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
+
+CLAIM = f"""
+WITH purse AS MATERIALIZED (
+    SELECT c.id, c.state = 'paused' AS probing,
+           least(greatest(c.requests_per_second, 1),
+                 c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8 AS have,
+           c.concurrency - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room
+      FROM credentials c
+     WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
+       AND (EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now)
+         OR EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 1 AND p.due_at <= :now))
+       FOR UPDATE OF c SKIP LOCKED),
+allowed AS MATERIALIZED (
+    SELECT id, have, probing,
+           CASE WHEN probing THEN least(1, room) ELSE least(floor(have), room, greatest(:n / count(*) OVER (), 5)) END AS asks
+      FROM purse),
+due AS MATERIALIZED (
+    SELECT d.generation_id, a.id AS credential_id
+      FROM allowed a CROSS JOIN LATERAL (
+           SELECT e.generation_id FROM (VALUES (0), (1)) AS l (lane) CROSS JOIN LATERAL (
+                  SELECT p.generation_id FROM polls p
+                   WHERE p.credential_id = a.id AND p.lane = l.lane AND p.due_at <= :now
+                   ORDER BY p.due_at LIMIT greatest(a.asks, 0)::bigint FOR UPDATE SKIP LOCKED) e
+            LIMIT greatest(a.asks, 0)::bigint) d
+     LIMIT :n),
+spent AS (
+    UPDATE credentials c
+       SET tokens = a.have - n.asks, refilled_at = :now,
+           probes = c.probes + a.probing::int,
+           probe_at = CASE WHEN a.probing
+                           THEN CAST(:now AS timestamptz) + make_interval(secs => (:probe_waits)[least(c.probes + 2, :probe_steps)])
+                           ELSE c.probe_at END
+      FROM (SELECT credential_id, count(*) AS asks FROM due GROUP BY 1) n JOIN allowed a ON a.id = n.credential_id
+     WHERE c.id = n.credential_id),
+flown AS (
+    INSERT INTO flights (batch_id, credential_id, asks, until)
+    SELECT :batch, credential_id, count(*), :flight_until FROM due GROUP BY credential_id)
+UPDATE polls p
+   SET due_at = {_NEXT}, asked_at = :now, fence = p.fence + 1,
+       watched_at = CASE WHEN p.failures = 0 AND p.asked_at IS NOT NULL THEN p.asked_at ELSE p.watched_at END
+ WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
+RETURNING p.generation_id, p.fence, p.clock_id"""
+# `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claimed poll: the fence tells whether this claim is still the latest."""
+
+    generation_id: UUID
+    fence: int
+    clock_id: int
+
+
+def claim(
+    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, probe_waits: Sequence[float]
+) -> list[Claim]:
+    """Claim up to `limit` due polls within every credential's budget, and move each to its next time."""
+    rows = tx.execute(
+        text(CLAIM),
+        {
+            "now": now,
+            "n": limit,
+            "batch": batch,
+            "longest": longest,
+            "flight_until": now + FLIGHT_LEASE,
+            "probe_waits": list(probe_waits),
+            "probe_steps": len(probe_waits),
+        },
+    )
+    return [Claim(*row) for row in rows]
+
+
+def land(tx: Transaction, batch: UUID) -> None:
+    """The batch is answered: its requests are no longer in flight."""
+    tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})
+
+
+def flying(tx: Transaction, now: datetime) -> int:
+    """How many batches are published or under way; lapsed ones are swept."""
+    tx.execute(text("DELETE FROM flights WHERE until <= :now"), {"now": now})
+    return int(tx.execute(text("SELECT count(DISTINCT batch_id) FROM flights")).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A claimed generation with all that asking about it needs."""
+
+    id: UUID
+    project_id: UUID
+    provider: str
+    credential_id: int
+    task_id: str
+    kind: str | None
+    fence: int
+    clock_id: int
+    clock_from: datetime
+    watched_at: datetime | None
+    asked_at: datetime
+    due_at: datetime
+    price: float | None
+    known: Known
+
+
+def asked(tx: Transaction, claims: Sequence[tuple[UUID, int]], longest: float) -> list[Asked]:
+    """The claimed generations whose claim still holds; others are left out."""
+    rows = tx.execute(
+        text(
+            """
+            SELECT g.id, g.project_id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
+                   g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
+                   p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest
+              FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS a (id, fence)
+              JOIN polls p ON p.generation_id = a.id AND p.fence = a.fence
+              JOIN generations g ON g.id = a.id"""
+        ),
+        {"ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
+    )
+    return [_asked(row, longest) for row in rows]
+
+
+def _asked(row: Any, longest: float) -> Asked:
+    known = Known(
+        state=State(row.state),
+        registered_at=row.registered_at,
+        timeout_at=row.timeout_at,
+        give_up_at=row.give_up_at,
+        provider_status=row.provider_status,
+        progress=row.progress,
+        outputs=outputs_from(row.outputs),
+        failures=row.failures,
+        problem_code=row.problem_code,
+        problem_run=row.problem_run,
+        answered_late=row.answered_late,
+        longest=row.longest or longest,
+    )
+    same = ("id", "project_id", "provider", "credential_id", "task_id", "kind", "fence", "clock_id", "clock_from")
+    more = ("watched_at", "asked_at", "due_at", "price")
+    return Asked(**{name: getattr(row, name) for name in same + more}, known=known)
+
+
+@dataclass(frozen=True, slots=True)
+class PollChange:
+    """What one observation changes in the schedule's row. `due_at` None leaves what the claim arranged."""
+
+    generation_id: UUID
+    fence: int
+    due_at: datetime | None
+    progress: float | None
+    failures: int
+    problem_run: int
+    problem_code: str | None
+    problem_message: str | None
+    problem_at: datetime | None
+    answered_late: bool
+    lane: int
+    clock_id: int
+    clock_from: datetime
+
+
+def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
+    """Write what observations changed. A newer claim keeps its due time unless ours lies later (a back-off must hold)."""
+    if not changes:
+        return
+    columns = {name: [getattr(c, name) for c in changes] for name in PollChange.__dataclass_fields__}
+    tx.execute(
+        text(
+            """
+            UPDATE polls p
+               SET due_at = CASE WHEN c.due_at IS NULL THEN p.due_at WHEN p.fence = c.fence THEN c.due_at
+                                 ELSE greatest(p.due_at, c.due_at) END,
+                   progress = coalesce(c.progress, p.progress), failures = c.failures, problem_run = c.problem_run,
+                   problem_code = coalesce(c.problem_code, p.problem_code),
+                   problem_message = coalesce(c.problem_message, p.problem_message),
+                   problem_at = coalesce(c.problem_at, p.problem_at),
+                   answered_late = p.answered_late OR c.answered_late, lane = greatest(p.lane, c.lane),
+                   clock_id = c.clock_id, clock_from = c.clock_from
+              FROM unnest(CAST(:generation_id AS uuid[]), CAST(:fence AS int[]), CAST(:due_at AS timestamptz[]),
+                          CAST(:progress AS real[]), CAST(:failures AS int[]), CAST(:problem_run AS int[]),
+                          CAST(:problem_code AS text[]), CAST(:problem_message AS text[]), CAST(:problem_at AS timestamptz[]),
+                          CAST(:answered_late AS bool[]), CAST(:lane AS int[]), CAST(:clock_id AS int[]),
+                          CAST(:clock_from AS timestamptz[]))
+                   AS c (generation_id, fence, due_at, progress, failures, problem_run, problem_code, problem_message, problem_at,
+                         answered_late, lane, clock_id, clock_from)
+             WHERE p.generation_id = c.generation_id"""
+        ),
+        columns,
+    )
+
+
+def enter(
+    tx: Transaction, generation_id: UUID, *, credential_id: int, clock_id: int, due_at: datetime, clock_from: datetime,
+    timeout_at: datetime, price: float | None, longest: float | None,
+) -> None:  # fmt: skip
+    """Put a generation on the schedule (or back on it, as new)."""
+    tx.execute(
+        text(
+            """
+            INSERT INTO polls (generation_id, credential_id, clock_id, due_at, clock_from, timeout_at, price, longest)
+            VALUES (:generation_id, :credential_id, :clock_id, :due_at, :clock_from, :timeout_at, :price, :longest)
+            ON CONFLICT (generation_id) DO UPDATE
+               SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
+                   clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
+                   answered_late = false, price = excluded.price, longest = excluded.longest"""
+        ),
+        {
+            "generation_id": generation_id, "credential_id": credential_id, "clock_id": clock_id, "due_at": due_at,
+            "clock_from": clock_from, "timeout_at": timeout_at, "price": price, "longest": longest,
+        },
+    )  # fmt: skip
+
+
+def leave(tx: Transaction, generation_ids: Sequence[UUID]) -> None:
+    """Take generations off the schedule; what their rows counted is kept on the generation."""
+    if not generation_ids:
+        return
+    tx.execute(
+        text(
+            """
+            WITH gone AS (DELETE FROM polls WHERE generation_id = ANY (:ids) RETURNING *)
+            UPDATE generations g
+               SET polls = g.polls + gone.fence, last_polled_at = gone.asked_at, progress = coalesce(g.progress, gone.progress),
+                   last_problem = CASE WHEN gone.problem_code IS NULL THEN g.last_problem ELSE jsonb_build_object(
+                       'code', gone.problem_code, 'message', gone.problem_message, 'at', gone.problem_at,
+                       'in_a_row', gone.problem_run) END
+              FROM gone WHERE g.id = gone.generation_id"""
+        ),
+        {"ids": list(generation_ids)},
+    )
+
+
+def ask_now(tx: Transaction, generation_id: UUID, now: datetime) -> bool:
+    """Make one poll due; False when the generation is not on the schedule."""
+    moved = tx.execute(
+        text("UPDATE polls SET due_at = least(due_at, :now) WHERE generation_id = :id"),
+        {"id": generation_id, "now": now},
+    )
+    return moved.rowcount > 0
+
+
+def move_deadline(tx: Transaction, generation_id: UUID, timeout_at: datetime) -> None:
+    """Carry a changed timeout to the schedule, whose next look must not lie far behind it."""
+    tx.execute(
+        text(
+            "UPDATE polls SET timeout_at = :at, due_at = least(due_at, greatest(:at, now())) WHERE generation_id = :id"
+        ),
+        {"id": generation_id, "at": timeout_at},
+    )
+
+
+def extend_deadlines(tx: Transaction, by: timedelta, credential_id: int | None = None) -> int:
+    """Move every deadline by time that did not count (we were down, or the credential was paused). Returns how many moved."""
+    where = "" if credential_id is None else "WHERE p.credential_id = :credential_id"
+    moved = tx.execute(
+        text(
+            f"""
+            WITH pending AS (UPDATE polls p SET timeout_at = timeout_at + :by {where} RETURNING generation_id, timeout_at)
+            UPDATE generations g SET timeout_at = pending.timeout_at, give_up_at = g.give_up_at + :by
+              FROM pending WHERE g.id = pending.generation_id"""
+        ),
+        {"by": by, "credential_id": credential_id},
+    )
+    return moved.rowcount
+
+
+def share_not_found(tx: Transaction, credential_id: int) -> float:
+    """Which part of a credential's scheduled generations was last answered with not-found (0 to 1)."""
+    share = tx.execute(
+        text(
+            "SELECT coalesce(avg((problem_run > 0 AND problem_code = 'not_found')::int), 0)"
+            " FROM polls WHERE credential_id = :id"
+        ),
+        {"id": credential_id},
+    ).scalar_one()
+    return float(share)
+
+
+def count_pending(tx: Transaction, credential_id: int) -> int:
+    """How many generations of a credential are on the schedule."""
+    return int(
+        tx.execute(text("SELECT count(*) FROM polls WHERE credential_id = :id"), {"id": credential_id}).scalar_one()
+    )
+
+
+def lag(tx: Transaction, now: datetime) -> float:
+    """Seconds by which the latest-running due poll of any active credential is late; 0 when nothing is."""
+    late = tx.execute(
+        text(
+            """
+            SELECT extract(epoch FROM :now - min(d.due_at)) FROM credentials c CROSS JOIN LATERAL (
+                SELECT due_at FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 ORDER BY due_at LIMIT 1) d
+             WHERE c.state = 'active' AND (c.blocked_until IS NULL OR c.blocked_until <= :now)"""
+        ),
+        {"now": now},
+    ).scalar_one()
+    return max(0.0, float(late or 0.0))

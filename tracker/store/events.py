@@ -1,0 +1,122 @@
+"""Events: transitions, outbox and stream in one table; and the deliveries that each event causes, made in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+
+from tracker.core.events import EventType
+from tracker.store.db import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `sequence` counts the events of a generation from 1; None for what concerns none."""
+
+    id: UUID
+    project_id: UUID
+    type: EventType
+    at: datetime
+    body: bytes
+    generation_id: UUID | None = None
+    sequence: int | None = None
+    from_state: str | None = None
+    to_state: str | None = None
+    provider_status: str | None = None
+    detail: dict[str, Any] | None = None
+
+
+def insert(tx: Transaction, events: Sequence[Event]) -> None:
+    """Store events in the transaction of their cause."""
+    if not events:
+        return
+    tx.execute(
+        text(
+            """
+            INSERT INTO events (id, project_id, generation_id, sequence, type, from_state, to_state, provider_status, at, detail, body)
+            VALUES (:id, :project_id, :generation_id, :sequence, :type, :from_state, :to_state, :provider_status, :at,
+                    CAST(:detail AS jsonb), :body)"""
+        ),
+        [
+            {name: getattr(e, name) for name in Event.__dataclass_fields__}
+            | {"type": e.type.value, "detail": None if e.detail is None else orjson.dumps(e.detail).decode()}
+            for e in events
+        ],
+    )
+
+
+def add_detail(tx: Transaction, generation_id: UUID, detail: dict[str, Any]) -> None:
+    """Add to the detail of a generation's latest transition: what came too late to count, but must stay findable."""
+    tx.execute(
+        text(
+            """
+            UPDATE events SET detail = coalesce(detail, '{}') || CAST(:detail AS jsonb)
+             WHERE generation_id = :id AND sequence = (
+                   SELECT max(sequence) FROM events WHERE generation_id = :id AND to_state IS NOT NULL)"""
+        ),
+        {"id": generation_id, "detail": orjson.dumps(detail).decode()},
+    )
+
+
+def transitions(tx: Transaction, generation_id: UUID) -> list[Any]:
+    """The state transitions of a generation, oldest first."""
+    return list(
+        tx.execute(
+            text(
+                "SELECT sequence, from_state, to_state, provider_status, at, detail FROM events"
+                " WHERE generation_id = :id AND to_state IS NOT NULL ORDER BY sequence"
+            ),
+            {"id": generation_id},
+        )
+    )
+
+
+Cursor = tuple[int, UUID]
+"""A place in the stream: (transaction id, event id)."""
+START: Cursor = (0, UUID(int=0))
+
+
+def after(tx: Transaction, project_id: UUID, cursor: Cursor, limit: int) -> list[Any]:
+    """Events of a project after `cursor`, in the order of the stream.
+
+    Only below the oldest running transaction: what commits later than it was numbered can then never be skipped.
+    """
+    return list(
+        tx.execute(
+            text(
+                """
+                SELECT id, xid, type, at, body, generation_id, sequence FROM events
+                 WHERE project_id = :project_id AND (xid, id) > (:xid, :id) AND type <> 'generation.registered'
+                   AND xid < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint
+                 ORDER BY xid, id LIMIT :limit"""
+            ),
+            {"project_id": project_id, "xid": cursor[0], "id": cursor[1], "limit": limit},
+        )
+    )
+
+
+def newest_cursor(tx: Transaction, project_id: UUID) -> Cursor:
+    """The place from which only what happens from now on is read."""
+    row = tx.execute(
+        text(
+            "SELECT xid, id FROM events WHERE project_id = :project_id"
+            " AND xid < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint ORDER BY xid DESC, id DESC LIMIT 1"
+        ),
+        {"project_id": project_id},
+    ).first()
+    return START if row is None else (row.xid, row.id)
+
+
+def of_event(tx: Transaction, project_id: UUID, event_id: UUID) -> Cursor | None:
+    """The place of one event in the stream."""
+    row = tx.execute(
+        text("SELECT xid, id FROM events WHERE project_id = :project_id AND id = :id"),
+        {"project_id": project_id, "id": event_id},
+    ).first()
+    return None if row is None else (row.xid, row.id)

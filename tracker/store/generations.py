@@ -1,0 +1,233 @@
+"""Generations as people read them: insert, find, list, lock, rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+
+from tracker.core.generation import Generation, LastProblem, State
+from tracker.store.db import Transaction
+from tracker.store.rows import failure_from, failure_to, outputs_from, outputs_to, problem_from
+
+_COLUMNS = """
+SELECT g.*, c.name AS credential, p.fence, p.due_at, p.asked_at, p.progress AS poll_progress, p.problem_code, p.problem_message,
+       p.problem_at, p.problem_run, p.clock_id, p.clock_from
+  FROM generations g JOIN credentials c ON c.id = g.credential_id LEFT JOIN polls p ON p.generation_id = g.id"""
+
+
+def _generation(row: Any) -> Generation:
+    scheduled = row.fence is not None
+    problem = problem_from(row.last_problem)
+    if row.problem_code is not None:
+        problem = LastProblem(row.problem_code, row.problem_message, row.problem_at, row.problem_run)
+    return Generation(
+        id=row.id,
+        project_id=row.project_id,
+        provider=row.provider,
+        credential_id=row.credential_id,
+        credential=row.credential,
+        task_id=row.task_id,
+        state=State(row.state),
+        registered_at=row.registered_at,
+        timeout=row.timeout,
+        timeout_at=row.timeout_at,
+        give_up_at=row.give_up_at,
+        kind=row.kind,
+        model=row.model,
+        provider_status=row.provider_status,
+        progress=row.poll_progress if scheduled else row.progress,
+        outputs=outputs_from(row.outputs),
+        error=failure_from(row.error),
+        last_problem=problem,
+        metadata=row.metadata,
+        tags=tuple(row.tags),
+        webhook_url=row.webhook_url,
+        webhook_events=None if row.webhook_events is None else tuple(row.webhook_events),
+        webhook_receiver_id=row.webhook_receiver_id,
+        download=None if row.download is None else tuple(row.download),
+        submitted_at=row.submitted_at,
+        finished_at=row.finished_at,
+        last_polled_at=row.asked_at if scheduled else row.last_polled_at,
+        next_poll_at=row.due_at,
+        polls=row.polls + (row.fence or 0),
+        version=row.version,
+        sequence=row.sequence,
+        poll_price=row.poll_price,
+        poll_longest=row.poll_longest,
+        clock_id=row.clock_id,
+        clock_from=row.clock_from,
+    )
+
+
+_INSERT = """
+INSERT INTO generations (id, project_id, provider, credential_id, task_id, kind, model, state, metadata, tags, webhook_url,
+                         webhook_events, webhook_receiver_id, download, poll_price, poll_longest, registered_at, submitted_at,
+                         timeout, timeout_at, give_up_at, changed_at)
+VALUES (:id, :project_id, :provider, :credential_id, :task_id, :kind, :model, 'registered', CAST(:metadata AS jsonb), :tags,
+        :webhook_url, :webhook_events, :webhook_receiver_id, :download, :poll_price, :poll_longest, :registered_at, :submitted_at,
+        :timeout, :timeout_at, :give_up_at, :registered_at)
+ON CONFLICT ON CONSTRAINT generations_task_unique DO NOTHING RETURNING id"""
+
+
+def insert(tx: Transaction, g: Generation) -> bool:
+    """Store a new generation; False when the task is registered already."""
+    same = (
+        "id", "project_id", "provider", "credential_id", "task_id", "kind", "model", "webhook_url", "webhook_receiver_id",
+        "poll_price", "poll_longest", "registered_at", "submitted_at", "timeout", "timeout_at", "give_up_at",
+    )  # fmt: skip
+    fields = {name: getattr(g, name) for name in same} | {
+        "metadata": orjson.dumps(g.metadata).decode(),
+        "tags": list(g.tags),
+        "webhook_events": None if g.webhook_events is None else list(g.webhook_events),
+        "download": None if g.download is None else list(g.download),
+    }
+    return tx.execute(text(_INSERT), fields).first() is not None
+
+
+def get(tx: Transaction, project_id: UUID, generation_id: UUID) -> Generation | None:
+    """One generation of a project."""
+    row = tx.execute(
+        text(f"{_COLUMNS} WHERE g.id = :id AND g.project_id = :project_id"),
+        {"id": generation_id, "project_id": project_id},
+    ).first()
+    return None if row is None else _generation(row)
+
+
+def of_task(tx: Transaction, project_id: UUID, provider: str, credential_id: int, task_id: str) -> Generation | None:
+    """The generation that a task is registered as."""
+    row = tx.execute(
+        text(
+            f"{_COLUMNS} WHERE g.project_id = :project_id AND g.provider = :provider AND g.credential_id = :credential_id"
+            " AND g.task_id = :task_id"
+        ),
+        {"project_id": project_id, "provider": provider, "credential_id": credential_id, "task_id": task_id},
+    ).first()
+    return None if row is None else _generation(row)
+
+
+def lock(tx: Transaction, generation_ids: Sequence[UUID]) -> list[Generation]:
+    """Generations locked until the end of the transaction, always in the order of their ids so that two lockers never wait crosswise."""
+    rows = tx.execute(
+        text(f"{_COLUMNS} WHERE g.id = ANY (:ids) ORDER BY g.id FOR UPDATE OF g"), {"ids": sorted(generation_ids)}
+    )
+    return [_generation(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to; every None or empty one lets everything through."""
+
+    states: tuple[str, ...] = ()
+    provider: str | None = None
+    task_id: str | None = None
+    tag: str | None = None
+    registered_after: datetime | None = None
+    registered_before: datetime | None = None
+    before_id: UUID | None = None
+
+
+_CLAUSES = {
+    "states": "g.state = ANY (:states)",
+    "provider": "g.provider = :provider",
+    "task_id": "g.task_id = :task_id",
+    "tag": "g.tags @> ARRAY[CAST(:tag AS text)]",
+    "registered_after": "g.registered_at > :registered_after",
+    "registered_before": "g.registered_at < :registered_before",
+    "before_id": "g.id < :before_id",
+}
+
+
+def newest(tx: Transaction, project_id: UUID, filters: Filters, limit: int) -> list[Generation]:
+    """Generations of a project, newest first."""
+    given = {name: value for name in _CLAUSES if (value := getattr(filters, name))}
+    if "states" in given:
+        given["states"] = list(filters.states)
+    where = " AND ".join(["g.project_id = :project_id", *(_CLAUSES[name] for name in given)])
+    rows = tx.execute(
+        text(f"{_COLUMNS} WHERE {where} ORDER BY g.id DESC LIMIT :limit"),
+        {**given, "project_id": project_id, "limit": limit},
+    )
+    return [_generation(row) for row in rows]
+
+
+_REWRITE = """
+UPDATE generations
+   SET state = :state, provider_status = :provider_status, outputs = CAST(:outputs AS jsonb), error = CAST(:error AS jsonb),
+       progress = :progress, kind = :kind, credential_id = :credential_id, metadata = CAST(:metadata AS jsonb), tags = :tags,
+       webhook_url = :webhook_url, webhook_receiver_id = :webhook_receiver_id, download = :download, timeout = :timeout,
+       timeout_at = :timeout_at, give_up_at = :give_up_at, finished_at = :finished_at, version = :version, sequence = :sequence,
+       changed_at = greatest(changed_at, :changed_at)
+ WHERE id = :id"""
+
+
+def rewrite(tx: Transaction, generations: Sequence[Generation], now: datetime) -> None:
+    """Store locked generations as they are now."""
+    if not generations:
+        return
+    same = (
+        "id", "provider_status", "progress", "kind", "credential_id", "webhook_url", "webhook_receiver_id", "timeout",
+        "timeout_at", "give_up_at", "finished_at", "version", "sequence",
+    )  # fmt: skip
+    tx.execute(
+        text(_REWRITE),
+        [
+            {name: getattr(g, name) for name in same}
+            | {
+                "state": g.state.value,
+                "outputs": orjson.dumps(outputs_to(g.outputs)).decode(),
+                "error": None if g.error is None else orjson.dumps(failure_to(g.error)).decode(),
+                "metadata": orjson.dumps(g.metadata).decode(),
+                "tags": list(g.tags),
+                "download": None if g.download is None else list(g.download),
+                "changed_at": now,
+            }
+            for g in generations
+        ],
+    )
+
+
+def delete(tx: Transaction, project_id: UUID, generation_id: UUID) -> bool:
+    """Forget a generation and all that hangs on it; False when there is none."""
+    gone = tx.execute(
+        text("DELETE FROM generations WHERE id = :id AND project_id = :project_id"),
+        {"id": generation_id, "project_id": project_id},
+    )
+    return gone.rowcount > 0
+
+
+def keep_answers(tx: Transaction, answers: Sequence[tuple[UUID, bytes]], now: datetime) -> None:
+    """Keep providers' own bodies; called only when state, provider status or outputs changed."""
+    if answers:
+        tx.execute(
+            text(
+                "INSERT INTO answers (generation_id, body, at) VALUES (:id, :body, :at)"
+                " ON CONFLICT (generation_id) DO UPDATE SET body = excluded.body, at = excluded.at"
+            ),
+            [{"id": key, "body": body, "at": now} for key, body in sorted(answers)],
+        )
+
+
+def answer(tx: Transaction, generation_id: UUID) -> bytes | None:
+    """The provider's own body, as it was when something last changed."""
+    body: bytes | None = tx.execute(
+        text("SELECT body FROM answers WHERE generation_id = :id"), {"id": generation_id}
+    ).scalar_one_or_none()
+    return body
+
+
+def versions(tx: Transaction, generation_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The present version of each; the deleted are left out."""
+    rows = tx.execute(text("SELECT id, version FROM generations WHERE id = ANY (:ids)"), {"ids": list(generation_ids)})
+    return {row.id: row.version for row in rows}
+
+
+def counts(tx: Transaction) -> list[tuple[str, str, int]]:
+    """How many generations there are, by provider and state."""
+    rows = tx.execute(text("SELECT provider, state, count(*) FROM generations GROUP BY 1, 2 ORDER BY 1, 2"))
+    return [(row[0], row[1], row[2]) for row in rows]
