@@ -80,6 +80,11 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def sign(self) -> str:
+        """A part of its command line by which the next supervisor can tell that a process id still means this child."""
+        return self.command[2] if self.command[1] == "-m" else Path(self.command[0]).name
+
+    @property
     def last_words(self) -> str:
         """The end of its log, to explain why it ended."""
         return last_lines(self.log)

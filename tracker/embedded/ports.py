@@ -27,23 +27,10 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
-def free_port(preferred: int, host: str = LOOPBACK) -> int:
-    """`preferred`, or the next free port after it (starting again from below at 32,767). It stays reserved until this process ends."""
-    candidates: list[int] = [*range(preferred, HIGHEST + 1), *range(LOWEST, min(preferred, HIGHEST))]
-    for port in candidates:
-        if port not in _reserved and _reserve(port, host):
-            return port
-    raise TrackerError(f"no free port between {LOWEST} and {HIGHEST} on {host}")
-
-
-def release(port: int) -> None:
-    """Give a reserved port back, once its server has stopped for good."""
-    reservation = _reserved.pop(port, None)
-    if reservation is not None:
-        reservation.close()
-
-
-def _reserve(port: int, host: str) -> bool:
+def reserve(port: int, host: str = LOOPBACK) -> bool:
+    """Take this very port until the process ends; False when somebody has it."""
+    if port in _reserved:
+        return False
     # Two programs that choose at the same time would both find the port free. A name in Linux's abstract namespace belongs to one
     # process at a time, leaves no file behind, and is given back by the kernel however its owner ends.
     claim: socket.socket | None = None
@@ -60,3 +47,19 @@ def _reserve(port: int, host: str) -> bool:
         return False
     _reserved[port] = claim
     return True
+
+
+def free_port(preferred: int, host: str = LOOPBACK) -> int:
+    """`preferred`, or the next free port after it (starting again from below at 32,767). It stays reserved until this process ends."""
+    candidates: list[int] = [*range(preferred, HIGHEST + 1), *range(LOWEST, min(preferred, HIGHEST))]
+    for port in candidates:
+        if reserve(port, host):
+            return port
+    raise TrackerError(f"no free port between {LOWEST} and {HIGHEST} on {host}")
+
+
+def release(port: int) -> None:
+    """Give a reserved port back, once its server has stopped for good."""
+    reservation = _reserved.pop(port, None)
+    if reservation is not None:
+        reservation.close()
