@@ -169,12 +169,14 @@ def _prepared(method: str, url: str, headers: Mapping[str, str], body: bytes | N
         request.url = _prepared_url(url)
     except requests.RequestException as wrong:
         raise NetError("address", f"it is not a valid URL: {wrong}") from None
-    request.headers = CaseInsensitiveDict(
-        {"User-Agent": USER_AGENT, "Accept": "*/*", **headers, "Accept-Encoding": "identity"}
-    )
-    for name, value in request.headers.items():
-        if any(character in name + value for character in FORBIDDEN_IN_HEADERS):
-            raise NetError("protocol", f"the header {name[:40]!r} has a line break or NUL in it")
+    request.headers = CaseInsensitiveDict({"User-Agent": USER_AGENT, "Accept": "*/*"})
+    for name, value in headers.items():
+        if name.lower() in _OURS or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise NetError(
+                "protocol", f"the header {name[:40]!r} cannot be sent; remove it, or keep it to one Latin-1 line"
+            )
+        request.headers[name] = value
+    request.headers["Accept-Encoding"] = "identity"  # a gzip bomb stays as small as it is on the wire
     if body is not None:
         request.headers["Content-Length"] = str(len(body))
     request.body = body
