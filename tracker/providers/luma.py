@@ -22,6 +22,7 @@ from tracker.providers.base import Account, Question, Response, Subject
 Node = Mapping[str, Any]
 
 _KINDS = ("video", "video_raw", "thumbnail", "last_frame", "image")
+_BAD_ENDS = frozenset({State.FAILED, State.CANCELLED})
 _RESULTS = frozenset({"video", "video_raw", "image"})
 _OF_THE_ACCOUNT = (ProblemCode.UNAUTHORIZED, ProblemCode.OUT_OF_QUOTA, ProblemCode.RATE_LIMITED)
 """Problems that every question of this credential would meet."""
@@ -97,7 +98,7 @@ def read_generation(task_id: str, body: Any) -> Observation:
         state=state,
         progress=fields.progress(next(_values(layers, "progress"), None)),
         outputs=_outputs(layers, state),
-        error=words.failure(state, word, _reason(layers), _code(layers)),
+        error=words.failure(state, word, _reason(layers), _code(layers)) if state in _BAD_ENDS else None,
         raw=body,
         started_at=provider_time(next(_values(layers, "start_time"), None)),
     )
@@ -154,9 +155,9 @@ def _outputs(layers: Sequence[Node], state: State) -> tuple[Output, ...]:
 def _output(kind: str, layers: Sequence[Node]) -> Output | None:
     for node in layers:
         # At the top level an `image` is what the video was made from.
-        direct = () if kind == "image" else (node, fields.mapping(node.get("artifact")))
-        for place in (*direct, fields.mapping(node.get("assets"))):
-            found = fields.output(kind, place.get(kind), prefer="download_url")
+        described = () if kind == "image" else (node.get(kind), fields.mapping(node.get("artifact")).get(kind))
+        for one in (*described, fields.mapping(node.get("assets")).get(kind)):
+            found = None if one is None else fields.output(kind, one, prefer="download_url")
             if found is not None:
                 return found
     return _from_record(layers) if kind == "video" else None

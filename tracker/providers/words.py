@@ -61,10 +61,8 @@ def state_of(word: str) -> State | Problem:
     return Problem(ProblemCode.UNKNOWN_STATUS, f"the status {shown!r} is not known")
 
 
-def failure(state: State, word: str, reason: str | None, code: str | None) -> Failure | None:
-    """Why it ended badly; None for any other state. Without a reason the status word itself must do."""
-    if state not in (State.FAILED, State.CANCELLED):
-        return None
+def failure(state: State, word: str, reason: str | None, code: str | None) -> Failure:
+    """Why it failed or was cancelled. Without a reason the status word itself must do."""
     message = clean(reason or "", LONGEST_REASON)
     shown = clean(word, LONGEST_STATUS)
     return Failure(
