@@ -1,0 +1,178 @@
+"""Where durable copies lie: one interface over a local folder, S3, GCS and Azure, on obstore.
+
+Knows keys and bytes, never generations. Nothing half-written ever appears under a key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+from typing_extensions import override
+
+from tracker.errors import TrackerError
+from tracker.net.failures import WrongProcessError
+
+CHUNK = 1024 * 1024
+PARTIAL = ".part"  # the end of partial files' names, which also begin with a dot
+
+
+class StorageError(TrackerError):
+    """The store refused or could not be reached."""
+
+    code = "storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store says of one object. Size in bytes; the ETag is the store's, quotes included."""
+
+    key: str
+    size: int
+    etag: str | None
+    modified: datetime
+
+
+class ArtifactStore:
+    """Objects by key (`a/b/c.mp4`). Made anywhere, but opened at first use: an open obstore deadlocks in a forked child."""
+
+    def __init__(self, url: str, spool: Path) -> None:
+        self._url = url
+        self._spool = spool
+        self._opened: tuple[int, Any] | None = None
+
+    def partial(self, key: str, mark: str) -> Path:
+        """Where to write the file that shall become `key`. `mark` keeps two writers of one key apart."""
+        return self._spool / f".{_checked(key).name}.{_checked(mark)}{PARTIAL}"
+
+    def put_file(self, key: str, path: Path, *, media_type: str) -> None:
+        """Move a complete file to `key`, durably and at once, replacing what was there. Raises StorageError."""
+        try:
+            obstore.put(self._store, str(_checked(key)), path, attributes={"Content-Type": media_type})
+        except (BaseError, OSError) as wrong:
+            raise StorageError(f"{key} could not be stored: {wrong}") from None
+        path.unlink()
+
+    def head(self, key: str) -> Stored | None:
+        """What is stored under the key; None when nothing is."""
+        try:
+            return _stored(obstore.head(self._store, str(_checked(key))))
+        except FileNotFoundError:
+            return None
+        except BaseError as wrong:
+            raise StorageError(f"{key} could not be looked up: {wrong}") from None
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `stop`, in chunks. Raises StorageError; FileNotFoundError."""
+        span: Any = {"offset": start} if stop is None else (start, stop)
+        try:
+            found = obstore.get(self._store, str(_checked(key)), options={"range": span} if start or stop else None)
+            for chunk in found.stream(min_chunk_size=CHUNK):
+                yield bytes(chunk)
+        except BaseError as wrong:
+            raise StorageError(f"{key} could not be read: {wrong}") from None
+
+    def delete(self, key: str) -> None:
+        """Remove the object; it need not exist."""
+        try:
+            obstore.delete(self._store, str(_checked(key)))
+        except FileNotFoundError:
+            return
+        except BaseError as wrong:
+            raise StorageError(f"{key} could not be deleted: {wrong}") from None
+
+    def list(self, prefix: str = "") -> Iterator[Stored]:
+        """Everything under the prefix (whole path segments), partial files left out."""
+        for page in obstore.list(self._store, prefix or None):
+            yield from (_stored(meta) for meta in page if not meta["path"].endswith(PARTIAL))
+
+    def signed_url(self, key: str, seconds: float) -> str | None:
+        """A link that needs no key and expires; None where the store has no such thing (a local folder)."""
+        return str(obstore.sign(self._store, "GET", str(_checked(key)), timedelta(seconds=seconds)))
+
+    @property
+    def _store(self) -> Any:
+        here = os.getpid()
+        if self._opened is None:
+            self._opened = here, self._open()
+        owner, store = self._opened
+        if owner != here:
+            raise WrongProcessError("artifact store", owner, here)
+        return store
+
+    def _open(self) -> Any:
+        return from_url(self._url)
+
+
+class FolderStore(ArtifactStore):
+    """A local folder. Partial files lie beside their destination, so that the last step is a rename."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"file://{folder}", folder)
+        self._folder = folder
+
+    @override
+    def partial(self, key: str, mark: str) -> Path:
+        place = self._folder / _checked(key)
+        _make_folder(place.parent)
+        return place.with_name(f".{place.name}.{_checked(mark)}{PARTIAL}")
+
+    @override
+    def put_file(self, key: str, path: Path, *, media_type: str) -> None:
+        place = self._folder / _checked(key)
+        try:
+            _make_folder(place.parent)
+            _sync(path)
+            path.replace(place)
+            _sync(place.parent)
+        except OSError as wrong:
+            raise StorageError(f"{key} could not be stored: {wrong.strerror or wrong}") from wrong
+
+    @override
+    def signed_url(self, key: str, seconds: float) -> str | None:
+        return None
+
+    @override
+    def _open(self) -> Any:
+        return LocalStore(self._folder, mkdir=True)
+
+
+def store_at(url: str, spool: Path) -> ArtifactStore:
+    """The store of a TRACKER_ARTIFACTS_URL. `spool` is the folder for partial files of object stores."""
+    if url.startswith("file://"):
+        return FolderStore(Path(url.removeprefix("file://")))
+    return ArtifactStore(url, spool)
+
+
+def _checked(key: str) -> PurePosixPath:
+    parts = key.split("/")
+    if any(part in {"", ".", ".."} or "\0" in part or "\\" in part for part in parts) or key.endswith(PARTIAL):
+        raise ValueError(f"{key[:80]!r} is not a key: write it as folders and a name, joined by single slashes")
+    return PurePosixPath(key)
+
+
+def _stored(meta: Any) -> Stored:
+    return Stored(meta["path"], meta["size"], meta["e_tag"], meta["last_modified"])
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
