@@ -44,12 +44,16 @@ async def _serve(options: argparse.Namespace) -> None:
     connections: set[Connection] = set()
     # Benchmarks open thousands of connections at once: the default backlog of 100 would drop some.
     try:
-        server = await loop.create_server(lambda: Connection(world, connections, scheme), options.host, options.port, ssl=tls, backlog=4096)
+        server = await loop.create_server(
+            lambda: Connection(world, connections, scheme), options.host, options.port, ssl=tls, backlog=4096
+        )
     except OSError as error:
         wrong = f"cannot listen on {options.host}:{options.port} ({error.strerror or error})"
         raise ConfigurationError("--port", wrong, "choose another, or 0 for a free one") from error
     port = server.sockets[0].getsockname()[1]
-    sys.stdout.write(f"simulator ready at {scheme}://{options.host}:{port} (seed {options.seed}, speed {options.speed:g})\n")
+    sys.stdout.write(
+        f"simulator ready at {scheme}://{options.host}:{port} (seed {options.seed}, speed {options.speed:g})\n"
+    )
     sys.stdout.flush()
     await ended.wait()
     server.close()
@@ -58,16 +62,33 @@ async def _serve(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tracker.simulator", description="A relay that misbehaves on demand.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tracker.simulator", description="A relay that misbehaves on demand."
+    )
     add = parser.add_argument
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8787, help="0 picks a free one (default 8787)")
     add("--seed", type=int, default=1, help="decides every drawn duration and fault (default 1)")
-    add("--speed", type=_positive, default=_DEFAULT_SPEED, help="drawn durations are divided by it; 1 is real time (default 12)")
-    add("--failures", type=_share, default=0.0, help="share of the drawn generations that fail (default 0; real ones: about 0.03)")
+    add(
+        "--speed",
+        type=_positive,
+        default=_DEFAULT_SPEED,
+        help="drawn durations are divided by it; 1 is real time (default 12)",
+    )
+    add(
+        "--failures",
+        type=_share,
+        default=0.0,
+        help="share of the drawn generations that fail (default 0; real ones: about 0.03)",
+    )
     add("--latency-ms", type=float, default=0.0, help="time every answer takes")
     add("--key", default="", help="the only bearer that is accepted (default: any)")
-    add("--batch", choices=BATCH_SHAPES, default=BATCH_SHAPES[0], help="shape of the batch answer, or `none`: no such path")
+    add(
+        "--batch",
+        choices=BATCH_SHAPES,
+        default=BATCH_SHAPES[0],
+        help="shape of the batch answer, or `none`: no such path",
+    )
     add("--not-found", type=int, choices=(400, 404), default=400, help="status for an unknown task")
     add("--tls", nargs=2, metavar=("CERT", "KEY"), help="PEM files; serve https")
     add("--list", action="store_true", help="print every misbehaviour and end")

@@ -86,19 +86,21 @@ def _story(world: World, task_id: str) -> Reply:
     if script is None:
         return Reply.json({"message": "no such generation"}, 404)
     birth, queries = script.birth, world.stats.queries.get(task_id)
-    return Reply.json({
-        "id": task_id,
-        "state": script.state(world.clock.now()),
-        "misbehaviour": script.fault.kind.name if script.fault else None,
-        "submitted_at": rfc3339(birth.start),
-        "ends_at": None if script.has("neverends") else rfc3339(script.ends_at),
-        "queue": round(birth.queue, 2),
-        "duration": round(birth.duration, 2),
-        "reason": world.lives.reason(script) if script.fails else None,
-        "queries": list(queries or ()),
-        "fetches": world.stats.fetches[task_id],
-        "files": {name: files.sha256(task_id, name) for name in files.NAMES},
-    })
+    return Reply.json(
+        {
+            "id": task_id,
+            "state": script.state(world.clock.now()),
+            "misbehaviour": script.fault.kind.name if script.fault else None,
+            "submitted_at": rfc3339(birth.start),
+            "ends_at": None if script.has("neverends") else rfc3339(script.ends_at),
+            "queue": round(birth.queue, 2),
+            "duration": round(birth.duration, 2),
+            "reason": world.lives.reason(script) if script.fails else None,
+            "queries": list(queries or ()),
+            "fetches": {name: world.stats.fetches[f"{task_id}/{name}"] for name in files.NAMES},
+            "files": {name: files.sha256(task_id, name) for name in files.NAMES},
+        }
+    )
 
 
 def _answers(world: World, request: Request) -> Reply:
@@ -117,10 +119,12 @@ def _answers(world: World, request: Request) -> Reply:
 
 
 def _misbehaviours(_: World, __: Request) -> Reply:
-    return Reply.json([
-        {"name": row.name, "scope": row.scope, "sentence": row.sentence, "times": row.times, "seconds": row.seconds}
-        for row in MISBEHAVIOURS.values()
-    ])
+    return Reply.json(
+        [
+            {"name": row.name, "scope": row.scope, "sentence": row.sentence, "times": row.times, "seconds": row.seconds}
+            for row in MISBEHAVIOURS.values()
+        ]
+    )
 
 
 _CALLS: dict[tuple[str, str], Callable[[World, Request], Reply]] = {

@@ -80,13 +80,19 @@ def serve(world: World, request: Request) -> Reply:
     refusal = _refused(script, name, request.parameters(), now)
     if refusal is not None:
         return refusal
-    before = 0 if request.method == "HEAD" else world.stats.fetched(task_id)
+    path = f"{task_id}/{name}"
+    before = world.stats.fetches[path] if request.method == "HEAD" else world.stats.fetched(path)
     fault = script.fault
     if script.has("redirectfile") and not request.query:
         world.stats.spoilt["redirectfile"] += 1
         return Reply(302, headers=(("Location", f"{link(request.origin, script, name)}?moved=1"),))
     good = _ranged(request, script, name, before if script.has("changing") else 0)
-    if fault is not None and fault.kind.scope is Scope.FILE and fault.strikes(before, now - script.birth.start) and fault.kind.spoil:
+    if (
+        fault is not None
+        and fault.kind.scope is Scope.FILE
+        and fault.strikes(before, now - script.birth.start)
+        and fault.kind.spoil
+    ):
         return world.spoilt(fault.kind, good, fault.seconds)
     return _chunked(good) if script.has("nolength") else good
 
@@ -98,7 +104,9 @@ def _refused(script: Script, name: str, parameters: dict[str, str], now: float) 
     signed = hmac.compare_digest(parameters.get("signature", ""), _signature(script.task_id, name, expires))
     if signed and now < float(expires):
         return None
-    return Reply(403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "application/xml")
+    return Reply(
+        403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", "application/xml"
+    )
 
 
 def _ranged(request: Request, script: Script, name: str, version: int) -> Reply:
@@ -118,7 +126,11 @@ def _ranged(request: Request, script: Script, name: str, version: int) -> Reply:
     start, end = part
     if start >= end:
         return Reply(416, headers=(*whole.headers, ("Content-Range", f"bytes */{len(body)}")))
-    return whole.but(status=206, body=body[start:end], headers=(*whole.headers, ("Content-Range", f"bytes {start}-{end - 1}/{len(body)}")))
+    return whole.but(
+        status=206,
+        body=body[start:end],
+        headers=(*whole.headers, ("Content-Range", f"bytes {start}-{end - 1}/{len(body)}")),
+    )
 
 
 def _span(asked: str, size: int) -> tuple[int, int] | None:

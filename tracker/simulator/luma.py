@@ -59,7 +59,9 @@ def batch(world: World, request: Request) -> Reply:
     found = [_asked(world, task_id) for task_id in asked]
     good = [script for script, fault in found if script is not None and fault is None]
     if shape == "envelope":
-        reply = Reply.json({"code": "success", "message": "", "data": [_enveloped(world, script, request.origin) for script in good]})
+        reply = Reply.json(
+            {"code": "success", "message": "", "data": [_enveloped(world, script, request.origin) for script in good]}
+        )
     else:
         reply = Reply.json([generation(world, script, request.origin) for script in good])
     struck = next((fault for _, fault in found if fault is not None), None) if world.conditions.spoil_batch else None

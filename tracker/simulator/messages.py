@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # How a reply reaches the wire when not simply written: gets the wire and the reply's whole bytes.
 Conduct = Callable[["Wire", bytes], Awaitable[None]]
 
+# Made once: `json.dumps` with options would build an encoder for every answer.
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -72,7 +75,7 @@ class Reply:
 
     @classmethod
     def json(cls, content: object, status: int = 200) -> Self:
-        return cls(status, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
+        return cls(status, _JSON.encode(content).encode())
 
     def but(self, **changes: Any) -> Self:
         return replace(self, **changes)
@@ -81,7 +84,9 @@ class Reply:
         lines = [_STATUS_LINES[self.status]]
         if self.status != HTTPStatus.NOT_MODIFIED:
             length = f"Content-Length: {len(self.body) if self.length is None else self.length}"
-            lines.append(f"Content-Type: {self.media_type}\r\n{'Transfer-Encoding: chunked' if self.chunked else length}\r\n".encode())
+            lines.append(
+                f"Content-Type: {self.media_type}\r\n{'Transfer-Encoding: chunked' if self.chunked else length}\r\n".encode()
+            )
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in self.headers]
         lines.append(b"\r\n" if keep_alive else b"Connection: close\r\n\r\n")
         lines.append(self.body)

@@ -48,9 +48,16 @@ def _route(request: Request) -> Route:
     method, path = request.method, request.path
     if path.startswith("/luma/generations/") and method == "GET":
         asks_link = path.endswith("/download_video_url")
-        return ("/luma/generations/{id}/download_video_url", luma.download_link) if asks_link else ("/luma/generations/{id}", luma.query)
+        return (
+            ("/luma/generations/{id}/download_video_url", luma.download_link)
+            if asks_link
+            else ("/luma/generations/{id}", luma.query)
+        )
     if path.startswith("/files/") and method in {"GET", "HEAD"}:
-        return f"/files/{{id}}/{path.rpartition('/')[2] if path.rpartition('/')[2] in files.NAMES else '...'}", files.serve
+        return (
+            f"/files/{{id}}/{path.rpartition('/')[2] if path.rpartition('/')[2] in files.NAMES else '...'}",
+            files.serve,
+        )
     return _EXACT.get((method, path), _NOWHERE)
 
 

@@ -196,4 +196,3 @@ def split(task_id: str) -> tuple[Fault | None, str]:
         else:
             seconds = float(option[:-1])
     return Fault(kind, times, seconds, always), found[3]
-

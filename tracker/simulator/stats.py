@@ -70,10 +70,10 @@ class Stats:
             times.append(now)
         return before
 
-    def fetched(self, task_id: str) -> int:
-        """Note one request for a generation's files; returns how many there were before it."""
-        self.fetches[task_id] += 1
-        return self.fetches[task_id] - 1
+    def fetched(self, path: str) -> int:
+        """Note one download of a file; returns how many there were before it."""
+        self.fetches[path] += 1
+        return self.fetches[path] - 1
 
     def report(self, *, ids: bool) -> dict[str, object]:
         """Everything as JSON; without `ids` the per-id counts are left out, which are long after a benchmark."""

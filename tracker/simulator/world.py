@@ -54,7 +54,8 @@ class Conditions:
             "not_found must be 400 or 404": self.not_found not in {400, 404},
             f"outage must be one of {', '.join(_OUTAGES)}, or null": self.outage not in {"", *_OUTAGES},
             "latency_ms must be a number, not below 0": not _number(self.latency_ms),
-            "rates must be an object of known misbehaviours and their shares, together at most 1": not good or sum(self.rates.values()) > 1,
+            "rates must be an object of known misbehaviours and their shares, together at most 1": not good
+            or sum(self.rates.values()) > 1,
         }
         for message, found in wrong.items():
             if found:
