@@ -24,7 +24,7 @@ def rfc3339(at: datetime) -> str:
 def provider_time(value: object) -> datetime | None:
     """A provider's time: ISO 8601, seconds or milliseconds since 1970. Zero times and nonsense are None, never an error."""
     try:
-        if isinstance(value, str) and value.strip().isdigit():
+        if isinstance(value, str) and _is_whole(value):
             value = int(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             at = datetime.fromtimestamp(value / 1000 if value >= _MILLISECONDS_FROM else value, UTC)
@@ -44,7 +44,7 @@ def duration(value: object) -> timedelta | None:
         return timedelta(seconds=value) if abs(value) < 10**10 else None
     if not isinstance(value, str):
         return None
-    if value.strip().isdigit():
+    if _is_whole(value):
         return timedelta(seconds=int(value)) if len(value.strip()) <= 10 else None  # noqa: PLR2004 - ten digits are 300 years
     found = _DURATION.fullmatch(value.strip().upper())
     if not found:
@@ -61,10 +61,15 @@ def retry_after(header: str | None, now: datetime) -> float | None:
         return None
     text = header.strip()
     try:
-        return (
-            max(0.0, float(text))
-            if text.replace(".", "", 1).isdigit()
-            else max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-        )
-    except (ValueError, TypeError):
+        if _is_whole(text.replace(".", "", 1)):
+            return float(text)
+        at = parsedate_to_datetime(text)
+        # RFC 5322 reads "-0000" as UTC of an unknown zone, and Python as no zone at all.
+        return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+def _is_whole(text: str) -> bool:
+    # str.isdigit alone also says yes to "²", on which int() then fails.
+    return text.isascii() and text.strip().isdigit()
