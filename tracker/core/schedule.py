@@ -43,6 +43,7 @@ class Clock:
 
     def walk(self, a: float, b: float) -> Iterator[tuple[int, float, float]]:
         """The ages a to b as (bucket, hazard, seconds)."""
+        a = max(a, 0.0)  # a submit time may lie slightly ahead of our clock
         i = min(BUCKETS - 1, bisect(EDGES, a) - 1)
         while a < b:
             end = b if i == BUCKETS - 1 else min(b, EDGES[i + 1])
@@ -75,7 +76,7 @@ class Clock:
             self.exposure[i] = self.exposure[i] * keep + watched
 
     def evidence(self, a: float, b: float, *, done: bool) -> list[tuple[int, float, float, float]]:
-        """What such a poll shows, as (bucket, tasks that passed through it, ends, seconds watched): deltas can be stored and merged later."""
+        """What such a poll shows, as (bucket, tasks that passed through it, ends, seconds watched): to store and merge later."""
         pieces, alive, left = list(self.walk(a, b)), 1.0, 1.0
         total = -expm1(-sum(h * w for _, h, w in pieces))
         shown = []
@@ -101,8 +102,9 @@ class Clock:
         return total
 
     def gain_limit(self) -> float:
-        """E[T] / J^2, with J the integral of sqrt(density x survival): how many times fewer polls than a fixed interval the best
-        schedule of this clock can need at equal mean delay.
+        """How many times fewer polls than a fixed interval the best schedule of this clock can need at equal mean delay.
+
+        It is E[T] / J^2, with J the integral of sqrt(density x survival).
         """
         mean, j, alive = 0.0, 0.0, 1.0
         for _, h, w in self.walk(0.0, EDGES[-1]):
