@@ -45,7 +45,7 @@ def _after(health: Health, generation_id: UUID, answer: Observation, pending: in
             return replace(health, blocked_until=max(until, health.blocked_until or until))
         case Seen() | Problem(code=ProblemCode.NOT_FOUND | ProblemCode.UNKNOWN_STATUS | ProblemCode.NO_OUTPUT):
             # The provider knew us: whatever it said of the task, the key is good.
-            return Health() if health.paused or health.refused else health
+            return Health(blocked_until=health.blocked_until) if health.paused or health.refused else health
         case _:
             return health
 
