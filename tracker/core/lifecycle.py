@@ -81,7 +81,8 @@ def decide(known: Known, seen: Observation, *, now: datetime, roll: float, outag
     """
     match seen:
         case Seen(state=State.COMPLETED, outputs=()):
-            missing = Problem(ProblemCode.NO_OUTPUT, f"the provider says {seen.status!r} but gives no output URL")
+            says = f"the provider says {seen.status!r} but gives no output URL"
+            missing = Problem(ProblemCode.NO_OUTPUT, says, status=seen.status)
             return _failed_observation(known, missing, now, roll, outage=outage)
         case Seen(state=State.COMPLETED | State.FAILED | State.CANCELLED):
             return _ended(known, seen)
@@ -125,8 +126,10 @@ def _pending(known: Known, seen: Seen, now: datetime, roll: float) -> Decision:
 
 def _failed_observation(known: Known, problem: Problem, now: datetime, roll: float, *, outage: bool) -> Decision:
     failures = known.failures + 1
-    run = known.problem_run + 1 if known.problem_code == problem.code else 1
-    if problem.code is ProblemCode.NOT_FOUND and not outage and _is_gone(known, run, now):
+    # The answers of an outage prove nothing: when it ends, the run starts anew, else all that are still missing would fail at once.
+    proof = not (outage and problem.code is ProblemCode.NOT_FOUND)
+    run = known.problem_run + 1 if known.problem_code == problem.code and proof else 1
+    if problem.code is ProblemCode.NOT_FOUND and proof and _is_gone(known, run, now):
         return Decision(
             to=State.FAILED,
             error=Failure(ErrorCode.NOT_FOUND, problem.message),
@@ -142,6 +145,7 @@ def _failed_observation(known: Known, problem: Problem, now: datetime, roll: flo
         wait = backoff.after_failures(failures, known.longest, roll)
     return Decision(
         to=State.TIMED_OUT if passed and known.state is not State.TIMED_OUT else None,
+        provider_status=problem.status if problem.status != known.provider_status else None,
         problem=problem,
         failures=failures,
         problem_run=run,

@@ -42,11 +42,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An observation that failed. `retry_after` is the provider's wish in seconds."""
+    """An observation that failed. `retry_after` is the provider's wish in seconds.
+
+    `status` is the provider's word where it gave one: an unknown word, too, shows that the task was seen there.
+    """
 
     code: ProblemCode
     message: str
     retry_after: float | None = None
+    status: str | None = None
 
 
 Observation = Seen | Problem

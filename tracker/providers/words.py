@@ -58,7 +58,7 @@ def state_of(word: str) -> State | Problem:
     shown = clean(word, LONGEST_STATUS)
     if normal(word) in NOT_FOUND:
         return Problem(ProblemCode.NOT_FOUND, f"the provider gives the status {shown!r}")
-    return Problem(ProblemCode.UNKNOWN_STATUS, f"the status {shown!r} is not known")
+    return Problem(ProblemCode.UNKNOWN_STATUS, f"the status {shown!r} is not known", status=shown)
 
 
 def failure(state: State, word: str, reason: str | None, code: str | None) -> Failure:
