@@ -44,7 +44,7 @@ def test_it_is_registered_under_its_own_name_and_has_a_public_default(provider: 
 
 
 def test_an_unknown_provider_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(InvalidError, match="'lumo' is not a provider; known are: .*luma") as caught:
+    with pytest.raises(InvalidError, match=r"'lumo' is not a provider; known are: .*luma") as caught:
         get("lumo")
     assert caught.value.problems[0].field == "provider"
     assert get("luma") is REGISTRY["luma"]
@@ -98,21 +98,21 @@ def test_a_batch_question_names_every_task(provider: Provider) -> None:
 
 
 words = st.sampled_from(
-    [
-        "id",
-        "task_id",
-        "state",
-        "status",
-        "data",
-        "video",
-        "artifact",
-        "assets",
-        "url",
-        "download_url",
-        "progress",
-        "error",
-    ]
-    + ["fail_reason", "start_time", "thumbnail", "video_raw", "width", "duration", "code", "message", "media_type"]
+    sorted(
+        {"id", "task_id", "state", "status", "data", "code", "message", "error", "fail_reason", "progress"}
+        | {
+            "video",
+            "artifact",
+            "assets",
+            "url",
+            "download_url",
+            "thumbnail",
+            "video_raw",
+            "width",
+            "duration",
+            "start_time",
+        }
+    )
 )
 values = st.recursive(
     st.none()
@@ -136,7 +136,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=8),
     max_leaves=25,
 )
-bodies = st.binary(max_size=200) | values.map(lambda value: orjson.dumps(value))
+bodies = st.binary(max_size=200) | values.map(orjson.dumps)
 failures = st.sampled_from(
     [None, None, None, "dns", "address", "connect", "tls", "timeout", "protocol", "too_large", "status", "new"]
 )
@@ -203,8 +203,10 @@ def assert_read_as(seen: Observation, expected: dict[str, Any]) -> None:
 
 def body_of(case: dict[str, Any], folder: Path) -> bytes:
     if "body_file" in case:
-        return (folder / case["body_file"]).read_bytes()
-    return case["body_text"].encode() if "body_text" in case else json.dumps(case["body"]).encode()
+        stored = folder / str(case["body_file"])
+        return stored.read_bytes()
+    text: str = case["body_text"] if "body_text" in case else json.dumps(case["body"])
+    return text.encode()
 
 
 @pytest.mark.parametrize(
