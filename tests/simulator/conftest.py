@@ -61,11 +61,15 @@ class Relay:
         while self.stats()[name] != expected:
             assert time.monotonic() < deadline, f"{name} is {self.stats()[name]}, not {expected}"
 
-    def raw(self, path: str, *, method: str = "GET", seconds: float = 5.0, enough: int | None = None) -> tuple[bytes, str]:
+    def raw(
+        self, path: str, *, method: str = "GET", seconds: float = 5.0, enough: int | None = None
+    ) -> tuple[bytes, str]:
         """The bytes of one answer and how they ended: `end`, `reset` or `open` (nothing more came in time, or `enough` did)."""
         found = b""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
-            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer sk-test\r\n\r\n".encode())
+            connection.sendall(
+                f"{method} {path} HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer sk-test\r\n\r\n".encode()
+            )
             try:
                 while enough is None or len(found) < enough:
                     piece = connection.recv(65_536)
@@ -82,7 +86,10 @@ class Relay:
 @contextmanager
 def running(*options: str) -> Iterator[Relay]:
     child = subprocess.Popen(
-        [sys.executable, "-m", "tracker.simulator", "--port", "0", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tracker.simulator", "--port", "0", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout is not None
     try:

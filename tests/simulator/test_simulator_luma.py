@@ -58,7 +58,17 @@ def test_a_submit_answers_pending_without_fields_that_cannot_exist_yet(relay):
     assert relay.query(found["id"]).json() == found
 
 
-@pytest.mark.parametrize("body", [{}, {"user_prompt": ""}, {"user_prompt": 7}, {"user_prompt": "x", "aspect_ratio": "1:7"}, {"user_prompt": "x", "simulate": "nonsense"}, []])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"user_prompt": ""},
+        {"user_prompt": 7},
+        {"user_prompt": "x", "aspect_ratio": "1:7"},
+        {"user_prompt": "x", "simulate": "nonsense"},
+        [],
+    ],
+)
 def test_a_wrong_submit_is_refused_in_the_relays_form(relay, body):
     answer = relay.post("/luma/generations", body)
     assert answer.status_code == 400
@@ -96,7 +106,10 @@ def test_a_bearer_is_needed(relay, run_simulator):
 def test_an_unknown_id_is_answered_in_either_form(relay):
     for unknown in ("nope", "4665a07c-7641-4809-a133-10786201bb56", "x-" + relay.create(duration=0)):
         answer = relay.query(unknown)
-        assert (answer.status_code, answer.json()) == (400, {"code": "task_not_exist", "message": "task_not_exist", "data": None})
+        assert (answer.status_code, answer.json()) == (
+            400,
+            {"code": "task_not_exist", "message": "task_not_exist", "data": None},
+        )
     relay.post("/simulator/faults", {"not_found": 404})
     answer = relay.query("nope")
     assert (answer.status_code, answer.json()["code"]) == (404, "task_not_exist")

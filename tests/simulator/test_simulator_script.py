@@ -33,7 +33,11 @@ def test_an_id_is_a_uuid_that_holds_its_birth(**birth):
     assert found is not None
     assert found.start == pytest.approx(birth["start"], abs=0.011)
     assert (found.queue, found.duration) == (pytest.approx(birth["queue"]), pytest.approx(birth["duration"]))
-    assert (found.aspect_ratio, found.reason, found.sequence) == (birth["aspect_ratio"], birth["reason"], birth["sequence"])
+    assert (found.aspect_ratio, found.reason, found.sequence) == (
+        birth["aspect_ratio"],
+        birth["reason"],
+        birth["sequence"],
+    )
 
 
 def test_strangers_ids_are_not_ours():
