@@ -101,11 +101,9 @@ class StartOverError(TrackerError):
 class Transit:
     """Takes one answer in. `begun` is the partial file that the answer was asked to continue."""
 
-    def __init__(
-        self, reply: Reply, into: Path, begun: Partial | None, limits: Limits, progress: Progress | None
-    ) -> None:
+    def __init__(self, reply: Reply, into: Path, begun: Partial | None, limits: Limits, watch: Watch) -> None:
         self._reply, self._into, self._begun = reply, into, begun
-        self._limits, self._progress = limits, progress
+        self._limits, self._watch = limits, watch
         self._digest = hashlib.sha256()
         self._first = b""
         self._done = 0
