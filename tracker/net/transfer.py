@@ -57,8 +57,17 @@ class Answer(NamedTuple):
 
 
 _TLS = frozenset({35, 51, 53, 54, 58, 59, 60, 64, 66, 77, 80, 82, 83, 90, 91, 98})
-_TOO_LARGE = frozenset({pycurl.E_FILESIZE_EXCEEDED, 100})  # 100: libcurl's own bound on response headers
+_TOO_LARGE = frozenset({pycurl.E_FILESIZE_EXCEEDED, 100})  # 100: a header line over libcurl's bound
+# Two verdicts that libcurl tells apart by its message alone. Heads are bounded at 300 KB, interim responses included.
 _RESOLVING = "Resolving timed out"
+_HEAD_TOO_LARGE = "Too large response headers"
+
+
+class _Lent(socket.socket):
+    """A socket that libcurl duplicates; ours is closed as soon as it has."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Transfer:
@@ -116,12 +125,9 @@ class Transfer:
         return curl
 
     def _open_socket(self, _purpose: int, address: Any) -> socket.socket | int:
-        host, port = address.addr[:2]
-        return (
-            pycurl.SOCKET_BAD
-            if self._refuses(host, port)
-            else socket.socket(address.family, address.socktype, address.protocol)
-        )
+        if self._refuses(*address.addr[:2]):
+            return int(pycurl.SOCKET_BAD)
+        return _Lent(address.family, address.socktype, address.protocol)
 
     def _vet_peer(self, peer: str, _local: str, port: int, _local_port: int) -> int:
         return int(pycurl.PREREQFUNC_ABORT if self._refuses(peer, port) else pycurl.PREREQFUNC_OK)
@@ -190,7 +196,7 @@ class Transfer:
             return "connect", message
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return "timeout", message
-        if code in _TOO_LARGE:
+        if code in _TOO_LARGE or message.startswith(_HEAD_TOO_LARGE):
             return "too_large", message
         return ("tls" if code in _TLS else "protocol"), message
 
