@@ -158,11 +158,13 @@ def _wrong_form(parts: SplitResult) -> str | None:
         return "its scheme is not http or https; write it as https://host/path"
     if parts.username is not None or parts.password is not None:
         return "it has credentials in it; send them in a header instead"
+    if "[" in parts.netloc and ":" not in (parts.hostname or ""):
+        return "what is in its brackets is no IPv6 address; write it as https://host/path"
     return None if parts.hostname else "it has no host; write it as https://host/path"
 
 
 def _wrong_host(host: str, port: int, policy: Policy, *, plain: bool) -> str | None:
-    name = unicodedata.normalize("NFKC", host).lower().removesuffix(".")
+    name = unicodedata.normalize("NFKC", host).replace("\N{IDEOGRAPHIC FULL STOP}", ".").lower().removesuffix(".")
     if ":" not in name and not _is_numeric(name):
         return _wrong_name(name, port, policy, plain=plain)
     if address := literal(name):
