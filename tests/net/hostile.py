@@ -198,3 +198,8 @@ def trustme_stranger() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context
+
+
+def resolves_to(*addresses: str) -> Callable[[str, int], list[str]]:
+    """A resolver that gives every name these addresses."""
+    return lambda *_: list(addresses)
