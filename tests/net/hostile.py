@@ -71,6 +71,8 @@ class Server:
 
     def close(self) -> None:
         self.closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which would serve one more connection
         self._listener.close()
         with self._lock:
             for wire in self._open:

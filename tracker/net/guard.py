@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -83,6 +84,7 @@ class GuardedSession:
         self._resolver = Resolver(look_up)
         self._ca_file = ca_file or certifi.where()
         self._adapter = _Adapter(pool_connections=HOSTS_KEPT, pool_maxsize=kept_per_host)
+        self._making = threading.Lock()
         self._contexts = lru_cache(maxsize=HOSTS_KEPT)(self._context)
         self._pid = os.getpid()
 
@@ -108,7 +110,9 @@ class GuardedSession:
             raise WrongProcessError("session", self._pid, os.getpid())
         if wrong := check_form(url, LONGEST_URL):
             raise NetError("address", wrong)
-        call = Call(self._policy, self._resolver, time.monotonic() + deadline, silence, https_only, self._contexts(ca))
+        until = time.monotonic() + deadline
+        context = self._trusting(ca) if url[:6].lower() == "https:" else None
+        call = Call(self._policy, self._resolver, until, silence, https_only, context)
         return Reply(self._send(_prepared(method, url, headers or {}, body), call), call)
 
     def close(self) -> None:
@@ -134,6 +138,10 @@ class GuardedSession:
             return self._adapter.send(request, stream=True)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as wrong:
             return _as_net_error(wrong, call)
+
+    def _trusting(self, ca: str | None) -> ssl.SSLContext:
+        with self._making:  # reading a bundle takes 20 ms, and 64 threads that begin together need it once
+            return self._contexts(ca)
 
     def _context(self, ca: str | None) -> ssl.SSLContext:
         try:

@@ -36,7 +36,8 @@ class Call:
     silence: float
     """Seconds without a single byte after which the other side counts as gone."""
     https_only: bool
-    context: ssl.SSLContext
+    context: ssl.SSLContext | None
+    """Whom to trust; None for plain http."""
     fresh: bool = False
     """Whether a connection was made for it; a kept-alive one may have died unnoticed."""
 
