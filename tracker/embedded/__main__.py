@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from tracker.embedded import environment, fresh
 from tracker.embedded.demo import Demonstration
-from tracker.embedded.installation import Installation
+from tracker.embedded.installation import Installation, Programs
 from tracker.embedded.loopback import Loopback
 from tracker.embedded.screen import Screen
 from tracker.embedded.story import Story, verdict
@@ -27,7 +27,7 @@ DEMO_PORTS = {"api_port": 8100, "flower_port": 5655, "simulator_port": 8887}
 """Where the ports of `demo` begin, so that a `tracker up` beside it keeps its own."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, programs: Programs = Programs()) -> int:  # noqa: B008 - it is frozen
     """Run one command to its end."""
     options = _parser().parse_args(arguments)
     screen = Screen()
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "fresh":
             return _fresh(settings, screen)
         if options.command == "demo":
-            return _demo(settings if options.home else settings.changed(home=settings.home / "demo"), screen)
-        return _run(settings, screen, os.environ, demo=options.demo)
+            return _demo(settings if options.home else settings.changed(home=settings.home / "demo"), screen, programs)
+        return _run(Installation(settings, screen, Orders(), os.environ, programs), demo=options.demo)
     except ConfigurationError as wrong:
         screen.fail(str(wrong))
         return 2
@@ -48,17 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _demo(settings: Settings, screen: Screen) -> int:
+def _demo(settings: Settings, screen: Screen, programs: Programs) -> int:
     """A tracker of its own with nothing configured: never the user's servers, providers or ports."""
     plain = Settings(home=settings.home, log_level=settings.log_level).changed(**DEMO_PORTS)
     base = environment.without_settings(os.environ, dotenv_values(".env"))
-    return _run(plain, screen, base, demo=True, ends_itself=True)
+    return _run(Installation(plain, screen, Orders(), base, programs), demo=True, ends_itself=True)
 
 
-def _run(settings: Settings, screen: Screen, base: Mapping[str, str], *, demo: bool, ends_itself: bool = False) -> int:
-    orders = Orders()
-    orders.listen()
-    installation = Installation(settings, screen, orders, base)
+def _run(installation: Installation, *, demo: bool, ends_itself: bool = False) -> int:
+    screen = installation.screen
+    installation.orders.listen()
     try:
         installation.start()
         footer = "It ends by itself." if ends_itself else "Ctrl-C stops everything."

@@ -15,7 +15,7 @@ from tracker.embedded.account import place
 from tracker.embedded.child import Child
 from tracker.embedded.postgres import Postgres
 from tracker.embedded.screen import Screen
-from tracker.embedded.supervisor import Member, Orders, Supervisor
+from tracker.embedded.supervisor import Member, Orders, Supervisor, become_reaper
 from tracker.embedded.valkey import Valkey
 from tracker.errors import ConfigurationError
 from tracker.settings import Settings
@@ -45,6 +45,7 @@ class Installation:
 
     def __post_init__(self) -> None:
         os.umask(0o077)  # nothing that we or our children write is for others
+        become_reaper()
         self.lodging = home.move_in(self.settings)
         self.screen.keep_log(self.lodging.logs / "supervisor.log")
         self.settings = self.settings.changed(home=self.lodging.path)

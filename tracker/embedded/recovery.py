@@ -16,7 +16,7 @@ from typing import Any
 
 from tracker.embedded.child import eventually
 
-WILLING = 8.0
+WILLING = 5.0
 """Seconds for a leftover to end by itself; PostgreSQL writes its checkpoint in this time."""
 
 
@@ -32,6 +32,8 @@ def end_leftovers(state: Mapping[str, Any], postgres_directory: Path | None) -> 
         for pid in living.values():
             _send_group(pid)
         eventually(lambda: not any(_alive(pid) for pid in living.values()), WILLING)
+    if postgres_directory is not None:
+        _forget_dead_postmaster(postgres_directory)
     return sorted(living)
 
 
@@ -53,6 +55,14 @@ def _postmaster(directory: Path) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         return int((directory / "postmaster.pid").read_text().splitlines()[0])
     return None
+
+
+def _forget_dead_postmaster(directory: Path) -> None:
+    # PostgreSQL believes its lock file as long as any process has that number: a zombie that nobody collects, or, after a restart of
+    # the machine or container, a stranger. Nothing of ours runs on the folder any more, so the file says nothing.
+    pid = _postmaster(directory)
+    if pid is not None and str(directory) not in command_line(pid):
+        (directory / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -63,7 +63,7 @@ def migration(environment: Environment, logs: Path) -> Child:
 def server(found: Postgres | Valkey) -> Member:
     """An embedded server; the database ends last."""
     return Member(
-        found.child, DATABASE if isinstance(found, Postgres) else BROKER, launch=found.launch, ready=found.ready
+        found.child, DATABASE if isinstance(found, Postgres) else BROKER, launch=found.launch, answers=found.ready
     )
 
 
@@ -122,5 +122,5 @@ def _python(name: str, arguments: Sequence[str], environment: Environment, logs:
     )  # fmt: skip
 
 
-def _member(child: Child, stage: int, ready: Callable[[], bool] = lambda: True) -> Member:
-    return Member(child, stage, launch=child.launch, ready=ready)
+def _member(child: Child, stage: int, ready: Callable[[], bool] | None = None) -> Member:
+    return Member(child, stage, launch=child.launch, answers=ready)

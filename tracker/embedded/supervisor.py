@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event
 from types import FrameType
 
@@ -25,6 +24,8 @@ LOOK_EVERY = 0.1
 """Seconds between two looks at the children."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 3.0)
 """Seconds before the first, second ... restart in a row: at once, then slower, but always well within 5 s."""
+SETTLED = 2.0
+"""Seconds after which a program that only works in the background has passed its imports and its configuration."""
 STEADY = 15.0
 """A child that has lived this many seconds counts as well again."""
 HOPELESS = 4
@@ -62,7 +63,7 @@ class Member:
     child: Child
     stage: int
     launch: Callable[[], None]
-    ready: Callable[[], bool] = lambda: True
+    answers: Callable[[], bool] | None = None
     launched_at: float = 0.0
     deaths: int = 0
     restart_at: float | None = None
@@ -71,6 +72,12 @@ class Member:
     def name(self) -> str:
         """What people call it."""
         return self.child.name
+
+    def ready(self) -> bool:
+        """Whether it answers; one that cannot be asked is ready when it has not ended during its first moments."""
+        if not self.child.running:
+            return False
+        return self.answers() if self.answers else time.monotonic() - self.launched_at > SETTLED
 
 
 class Supervisor:
@@ -81,7 +88,6 @@ class Supervisor:
         self._once: Child | None = None
         self._say, self._orders, self._changed = say, orders, changed
         self._rotated_at = time.monotonic()
-        become_reaper()
 
     def launch(self, *members: Member) -> None:
         """Start them and look after them from now on."""
@@ -92,7 +98,7 @@ class Supervisor:
     def wait_ready(self, *members: Member, seconds: float) -> None:
         """Go on looking after everything until these are ready. Raises TrackerError with the end of the log of the one that is not."""
         deadline = time.monotonic() + seconds
-        while late := [member for member in members if not (member.child.running and member.ready())]:
+        while late := [member for member in members if not member.ready()]:
             self.look()
             hopeless = [member for member in late if member.deaths >= HOPELESS]
             if hopeless or time.monotonic() > deadline:
@@ -200,7 +206,7 @@ class Supervisor:
             raise StoppedError("stopped before everything was up")
 
 
-def become_reaper() -> None:
+def become_reaper(*, on: bool = True) -> None:
     """Have the kernel give us the orphans of our children, such as a killed PostgreSQL's sessions, so that none outlives us (Linux)."""
-    if sys.platform == "linux" and Path("/proc/self").exists():
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)

@@ -1,0 +1,301 @@
+"""`tracker up` as a person meets it: a real supervisor and real servers in processes of their own, killed in every way."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from tracker.embedded import ports
+from tracker.embedded.child import eventually
+from tracker.embedded.fresh import remove
+from tracker.settings import Home, Settings, attach, load
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they look into /proc")
+STANDIN = Path(__file__).with_name("standin_tracker.py")
+ROOT = STANDIN.parent.parent.parent
+CHILDREN = ("postgres", "valkey", "api", "worker", "flower")
+
+
+class Up:
+    """One supervisor, started from an empty environment."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home, self.output = home, home.with_suffix(f".{time.monotonic_ns()}.out")
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, STANDIN, str(home)], cwd=home.parent, stdout=output, stderr=subprocess.STDOUT,
+                env={**plain, "PYTHONPATH": str(ROOT), "TRACKER_API_HOST": "127.0.0.1", **variables},
+            )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def state(self) -> dict:
+        return json.loads((self.home / "state.json").read_text())
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: child["pid"] for name, child in self.state["children"].items()}
+
+    def ready(self) -> "Up":
+        assert eventually(lambda: "Ctrl-C stops everything" in self.said or self.process.poll() is not None, 30), (
+            self.said
+        )
+        assert self.process.poll() is None, self.said
+        return self
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def family(self) -> list[int]:
+        """Everything that carries this home in its environment or its folder on its command line."""
+        marks = [
+            str(self.home).encode(),
+            self.state["database_directory"].encode(),
+            b"valkey-server 127.0.0.1:%d" % self.state["ports"]["valkey"],
+        ]
+        return [
+            pid
+            for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+            if pid != self.process.pid and any(mark in about(pid) for mark in marks)
+        ]
+
+
+def about(pid: int) -> bytes:
+    found = b""
+    for name in ("cmdline", "environ"):
+        with suppress(OSError):
+            found += Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ")
+    return found
+
+
+def listening(port: int) -> tuple[str, ...]:
+    """The addresses on which somebody listens at a port, as the kernel prints them (little-endian hexadecimal)."""
+    rows = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    found = [row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port]
+    return tuple(socket.inet_ntoa(bytes.fromhex(address)[::-1]) if len(address) == 8 else address for address in found)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    remove(Settings(home=tmp_path / "home"))
+
+
+@pytest.fixture
+def up(home: Path) -> Iterator[Up]:
+    tracker = Up(home).ready()
+    yield tracker
+    if tracker.process.poll() is None:
+        tracker.end()
+
+
+def test_the_home_is_closed_and_a_door_beside_it_finds_everything(up: Up) -> None:
+    modes = {
+        name: stat.S_IMODE((up.home / name).stat().st_mode)
+        for name in (".", "logs", "secrets.json", "api-key", "state.json")
+    }
+    assert modes == {".": 0o700, "logs": 0o700, "secrets.json": 0o600, "api-key": 0o600, "state.json": 0o600}
+    found = attach(load({"TRACKER_HOME": str(up.home)}, dotenv=None))
+    with psycopg.connect(found.required("database_url")) as connection:
+        assert connection.execute("SELECT current_setting('fsync'), lower('Ä')").fetchone() == ("on", "ä")
+    assert redis.Redis.from_url(found.required("redis_url")).config_get("appendonly") == {"appendonly": "yes"}
+    assert found.required("bootstrap_api_key").startswith("trk_")
+    assert len(found.required("bootstrap_api_key")) == 44
+    secrets = [*json.loads((up.home / "secrets.json").read_text()).values(), found.required("bootstrap_api_key")]
+    assert not [secret for secret in secrets if secret in (up.home / "state.json").read_text()]
+    lines = [about(pid).split(b"TRACKER_", 1)[0] for pid in [*up.pids.values(), up.process.pid]]
+    assert not [line for line in lines for secret in secrets if secret.encode() in line.split(b" PATH=")[0]]
+
+
+def test_servers_answer_on_the_loopback_with_the_password_alone(up: Up) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(f"postgresql://tracker:wrong@127.0.0.1:{up.state['ports']['postgres']}/tracker")
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=up.state["ports"]["valkey"]).ping()
+    assert {listening(up.state["ports"][name]) for name in ("postgres", "valkey")} == {("127.0.0.1",)}
+
+
+def test_a_killed_child_is_back_within_5_seconds_again_and_again(up: Up) -> None:
+    for name in (*CHILDREN, *CHILDREN, "postgres"):
+        before = up.pids[name]
+        os.kill(before, signal.SIGKILL)
+        assert eventually(lambda: up.pids.get(name) not in {None, before}, 5), (name, up.said)  # noqa: B023 - asked at once
+    for said in (up.said, (up.home / "logs" / "supervisor.log").read_text()):
+        assert {name: said.count(f"{name} has ended (killed by SIGKILL)") for name in CHILDREN} == dict.fromkeys(
+            CHILDREN, 2
+        ) | {"postgres": 3}
+        assert {name: said.count(f"{name} was started again") for name in CHILDREN} == dict.fromkeys(CHILDREN, 2) | {
+            "postgres": 3
+        }
+
+
+def test_nothing_acknowledged_is_lost_when_both_servers_are_killed(up: Up) -> None:
+    found = attach(load({"TRACKER_HOME": str(up.home)}, dotenv=None))
+    with psycopg.connect(found.required("database_url")) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    before = up.pids
+    for name in ("postgres", "valkey"):
+        os.kill(before[name], signal.SIGKILL)
+
+    def answer() -> object:
+        try:
+            with psycopg.connect(found.required("database_url")) as connection:
+                return connection.execute("SELECT answer FROM kept").fetchone()
+        except psycopg.OperationalError:
+            return None
+
+    assert eventually(lambda: answer() == (42,), 5), up.said
+    assert eventually(lambda: up.pids["valkey"] not in {None, before["valkey"]}, 5)
+
+
+def test_a_killed_supervisor_leaves_no_orphan_and_the_next_one_recovers(home: Path) -> None:
+    first = Up(home).ready()
+    family = first.family()
+    assert len(family) >= len(CHILDREN) + 2  # with the worker's two
+    first.end(signal.SIGKILL)
+    assert eventually(lambda: not first.family(), 5), [about(pid) for pid in first.family()]
+    second = Up(home).ready()
+    assert second.state["ports"] == first.state["ports"]
+    assert second.end() == 0
+
+
+def test_the_next_one_recovers_at_once_while_the_old_servers_still_end(home: Path) -> None:
+    first = Up(home).ready()
+    first.end(signal.SIGKILL)
+    second = Up(home).ready()
+    assert second.end() == 0
+    assert not second.family()
+
+
+def test_a_server_that_a_killed_supervisor_left_running_is_stopped_first(home: Path) -> None:
+    first = Up(home).ready()
+    postmaster = first.pids["postgres"]
+    os.kill(postmaster, signal.SIGSTOP)  # it cannot follow the kernel's order to end
+    first.end(signal.SIGKILL)
+    second = Up(home).ready()
+    assert "an earlier tracker ended without stopping these" in second.said
+    assert second.pids["postgres"] != postmaster
+    assert second.end() == 0
+
+
+def test_a_second_one_on_the_same_home_says_so_in_one_line(up: Up) -> None:
+    second = Up(up.home)
+    assert second.process.wait(20) == 1
+    assert second.said.count("\n") == 1
+    assert (
+        f"a tracker already runs on {up.home} at http://127.0.0.1:{up.state['ports']['api']} (process {up.process.pid})"
+        in second.said
+    )
+    assert up.process.poll() is None
+
+
+def test_a_port_left_at_its_default_moves_and_one_that_was_set_does_not(up: Up, tmp_path: Path) -> None:
+    beside = Up(tmp_path / "beside").ready()
+    try:
+        assert not set(beside.state["ports"].values()) & set(up.state["ports"].values())
+        assert all(port < 32_768 for port in beside.state["ports"].values())
+        assert f"http://127.0.0.1:{beside.state['ports']['api']}/docs" in beside.said
+    finally:
+        beside.end()
+        remove(Settings(home=beside.home))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = Up(tmp_path / "refused", TRACKER_FLOWER_PORT=str(port))
+        assert refused.process.wait(20) == 2
+    assert (
+        refused.said
+        == f"tracker: TRACKER_FLOWER_PORT: port {port} is taken; free it, choose another, or unset it to take the next free one\n"
+    )
+
+
+def test_a_configured_server_is_not_started_and_its_secrets_must_be_given(up: Up, tmp_path: Path) -> None:
+    found = attach(load({"TRACKER_HOME": str(up.home)}, dotenv=None))
+    given = {"TRACKER_DATABASE_URL": found.required("database_url")}
+    without = Up(tmp_path / "without", **given)
+    assert without.process.wait(20) == 2
+    assert "TRACKER_SECRET_KEYS: is not set" in without.said
+    secrets = {
+        name: found.required(name.removeprefix("TRACKER_").lower())
+        for name in ("TRACKER_SECRET_KEYS", "TRACKER_FLOWER_AUTH", "TRACKER_BOOTSTRAP_API_KEY")
+    }
+    beside = Up(tmp_path / "given", **given, **secrets).ready()
+    try:
+        assert "postgres" not in beside.pids
+        assert "valkey" in beside.pids
+        assert "simulator" not in beside.state["ports"]
+        assert not Home(beside.home).api_key.exists()
+    finally:
+        beside.end()
+        remove(Settings(home=beside.home))
+
+
+def test_secrets_stay_the_same_from_start_to_start(home: Path) -> None:
+    kept = []
+    for _ in range(2):
+        assert Up(home).ready().end(signal.SIGINT) == 0
+        kept.append([(home / name).read_text() for name in ("secrets.json", "api-key")])
+    assert kept[0] == kept[1]
+
+
+def test_a_home_without_its_secrets_starts_anew_and_keeps_the_old_database(home: Path) -> None:
+    first = Up(home).ready()
+    first.end()
+    (home / "secrets.json").unlink()
+    second = Up(home).ready()
+    aside = Path(first.state["database_directory"], "postgres.earlier")
+    assert f"was moved to {aside}" in second.said.replace("\n", "")
+    assert (aside / "PG_VERSION").exists()
+    second.end()
+
+
+def test_a_stop_ends_everything_in_order_and_says_how_long_it_took(up: Up) -> None:
+    family = up.family()
+    assert up.end(signal.SIGINT) == 0
+    assert not [pid for pid in family if about(pid)]
+    assert up.state["pid"] is None
+    assert "everything is stopped" in up.said
+    assert "was killed" not in up.said
+    postgres = (up.home / "logs" / "postgres.log").read_text()
+    assert "received fast shutdown request" in postgres
+    assert "database system is shut down" in postgres
+
+
+def test_a_program_that_never_gets_ready_ends_the_start_with_its_own_words(home: Path) -> None:
+    tracker = Up(home, STANDIN_BROKEN="the disk is full")
+    assert tracker.process.wait(30) == 1
+    assert "tracker: worker did not get ready" in tracker.said
+    assert "the disk is full" in tracker.said
+    assert not tracker.family()
+
+
+def test_ports_are_never_handed_out_twice() -> None:
+    found = [ports.free_port(21_000) for _ in range(5)]
+    assert len(set(found)) == 5
+    assert found == sorted(found)
+    other = subprocess.run(
+        [sys.executable, "-c", "from tracker.embedded.ports import free_port; print(free_port(21000))"],
+        env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert int(other) not in found
+    for port in found:
+        ports.release(port)
