@@ -108,10 +108,9 @@ def _ended(known: Known, seen: Seen) -> Decision:
 
 
 def _pending(known: Known, seen: Seen, now: datetime, roll: float) -> Decision:
-    late = known.state is State.TIMED_OUT
     passed = now >= known.timeout_at
-    to = seen.state if not late and seen.state in NEXT[known.state] else None
-    if passed and not late:
+    to = seen.state if seen.state in NEXT[known.state] else None
+    if passed and known.state is not State.TIMED_OUT:
         to = State.TIMED_OUT
     return Decision(
         to=to,

@@ -113,3 +113,11 @@ def beat(tx: Transaction, name: str, at: datetime, detail: dict[str, Any] | None
         {"name": name, "at": at, "detail": _dumps(detail)},
     )
     return None if before is None else at - before
+
+
+def last_beat(tx: Transaction, name: str) -> datetime | None:
+    """When `name` last gave a sign of life."""
+    at: datetime | None = tx.execute(
+        text("SELECT at FROM heartbeats WHERE name = :name"), {"name": name}
+    ).scalar_one_or_none()
+    return at

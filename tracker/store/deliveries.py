@@ -1,5 +1,6 @@
-"""Deliveries: one event for one receiver, with every attempt. Claimed per receiver, each with its own cap in flight, so that
-nobody waits for somebody else's slow endpoint.
+"""Deliveries: one event for one receiver, with every attempt.
+
+Claimed per receiver, each with its own cap in flight, so that nobody waits for somebody else's slow endpoint.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tracker.store.db import Transaction
 from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
-"""Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice: compare-and-set makes that harmless."""
+"""Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
 FLIGHT_LEASE = timedelta(seconds=45)
 """After this a batch that was never reported back no longer counts against its credentials' concurrency."""
 

@@ -59,3 +59,11 @@ def finish(tx: Transaction, project_id: UUID, key: str, status: int, body: bytes
 def sweep(tx: Transaction, now: datetime) -> int:
     """Forget keys that are old enough."""
     return tx.execute(text("DELETE FROM idempotency_keys WHERE created_at < :old"), {"old": now - KEPT}).rowcount
+
+
+def drop(tx: Transaction, project_id: UUID, key: str) -> None:
+    """Free a key under which nothing was done."""
+    tx.execute(
+        text("DELETE FROM idempotency_keys WHERE project_id = :project_id AND key = :key AND status IS NULL"),
+        {"project_id": project_id, "key": key},
+    )

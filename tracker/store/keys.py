@@ -35,17 +35,22 @@ def _key(row: Any) -> Key:
     return Key(**{**{name: getattr(row, name) for name in Key.__dataclass_fields__}, "scopes": tuple(row.scopes)})
 
 
-def project(tx: Transaction, name: str, *, make_as: UUID | None = None) -> UUID | None:
-    """The id of a project; made under `make_as` where there is none yet."""
-    if make_as is not None:
-        tx.execute(
-            text("INSERT INTO projects (id, name) VALUES (:id, :name) ON CONFLICT DO NOTHING"),
-            {"id": make_as, "name": name},
-        )
+def project(tx: Transaction, name: str) -> UUID | None:
+    """The id of a project."""
     found: UUID | None = tx.execute(
         text("SELECT id FROM projects WHERE name = :name"), {"name": name}
     ).scalar_one_or_none()
     return found
+
+
+def make_project(tx: Transaction, name: str, project_id: UUID) -> tuple[UUID, bool]:
+    """The id of a project, and whether it was made just now (two who make it at once get the same)."""
+    made = tx.execute(
+        text("INSERT INTO projects (id, name) VALUES (:id, :name) ON CONFLICT DO NOTHING"),
+        {"id": project_id, "name": name},
+    )
+    found: UUID = tx.execute(text("SELECT id FROM projects WHERE name = :name"), {"name": name}).scalar_one()
+    return found, made.rowcount > 0
 
 
 def insert(

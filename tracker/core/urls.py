@@ -1,0 +1,11 @@
+"""Small facts about URLs."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+
+def host_of(url: str) -> str:
+    """`host:port` of a URL, lower case, with the scheme's own port where it names none."""
+    parts = urlsplit(url)
+    return f"{(parts.hostname or '').lower()}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

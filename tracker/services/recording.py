@@ -1,0 +1,269 @@
+"""Recording what polls saw: one short transaction per slice, in which state, event, next due, deliveries and artifacts commit together.
+
+Compare-and-set: a slice writes only what is still as it was when it was decided.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from time import monotonic
+from uuid import UUID
+
+from tracker import bell
+from tracker.core import ids, pausing
+from tracker.core.events import EventType, output_fields
+from tracker.core.generation import Generation, State
+from tracker.core.lifecycle import FINAL, Decision, decide
+from tracker.core.observation import Observation, Problem, Seen
+from tracker.core.pausing import Health
+from tracker.core.schedule import Clock
+from tracker.core.times import rfc3339
+from tracker.services import steps
+from tracker.store import artifacts, clocks, credentials, due, events, generations, outbox
+from tracker.store.clocks import Delta, Learned
+from tracker.store.db import Database, Transaction
+from tracker.store.due import SHORTEST_CLAIM, Asked, PollChange
+
+log = logging.getLogger(__name__)
+
+CLOCKS_FRESH = 10.0
+"""Seconds that folded clocks are kept in a process: upkeep folds no more often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One generation, what was seen of it, and what was decided."""
+
+    asked: Asked
+    seen: Observation
+    decision: Decision
+    body: bytes
+
+
+class Recording:
+    """`price` and `longest` are the schedule's defaults, in seconds."""
+
+    def __init__(self, database: Database, bell_: bell.Bell, *, price: float, longest: float, base_url: str) -> None:
+        self._database, self._bell, self._base_url = database, bell_, base_url
+        self._price, self._longest = price, longest
+        self._learned: dict[int, Learned] = {}
+        self._learned_at = float("-inf")
+
+    def is_outage(self, credential_id: int) -> bool:
+        """Whether more than half of a credential's generations are answered with not-found: then it proves nothing about one."""
+        with self._database.transaction() as tx:
+            # One generation alone is no crowd: its own not-found must be able to end it.
+            return due.count_pending(tx, credential_id) > 1 and due.share_not_found(tx, credential_id) > 0.5  # noqa: PLR2004
+
+    def record(self, slice_: Sequence[Judged], now: datetime) -> None:
+        """Store a slice of observations."""
+        self._refresh_clocks()
+        with self._database.transaction() as tx:
+            held, steps_ = self._settle(tx, slice_, now)
+            wished = sum(self._wish(tx, s.generation, now) for s in steps_ if s.generation.state is State.COMPLETED)
+            generations.rewrite(tx, [s.generation for s in steps_], now)
+            made = outbox.publish(tx, [(s.event, s.generation) for s in steps_ if s.event], now)
+            generations.keep_answers(tx, [(j.asked.id, j.body) for j in held if _shows_change(j)], now)
+            due.change(tx, [change for j in held if (change := self._poll_change(tx, j, now))])
+            due.leave(tx, sorted(j.asked.id for j in held if j.decision.over))
+            clocks.append(tx, self._evidence(slice_))
+            made += self._judge_credentials(tx, slice_, now)
+        self._tell(steps_, made, wished)
+
+    def _settle(
+        self, tx: Transaction, slice_: Sequence[Judged], now: datetime
+    ) -> tuple[list[Judged], list[steps.Step]]:
+        """Lock what changes, and decide again where somebody was faster. What has ended meanwhile is left out."""
+        stored = {g.id: g for g in generations.lock(tx, [j.asked.id for j in slice_ if j.decision.rewrites])}
+        held, taken = [], []
+        for j in slice_:
+            g = stored.get(j.asked.id)
+            if not j.decision.rewrites:
+                held.append(j)
+            elif g is None or g.state in FINAL:
+                self._keep_late_answer(tx, g, j, now)
+            else:
+                settled = j if g.state is j.asked.known.state else _decided_again(j, g, now)
+                held.append(settled)
+                taken.append(steps.observed(g, settled.decision, now, self._base_url))
+        return held, taken
+
+    def _tell(self, taken: Sequence[steps.Step], deliveries_made: int, wished: int) -> None:
+        for step in taken:
+            if step.event is not None:
+                log.info(
+                    "%s: %s",
+                    step.generation.task_id,
+                    step.generation.state,
+                    extra={"generation": ids.public("gen", step.generation.id)},
+                )
+        if deliveries_made:
+            self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{deliveries_made} deliveries")
+        if wished:
+            self._bell.ring(bell.FETCH, bell.DOWNLOAD, because=f"{wished} artifacts")
+        self._bell.changed([str(step.generation.id) for step in taken])
+
+    @staticmethod
+    def _wish(tx: Transaction, g: Generation, now: datetime) -> int:
+        wanted = [output for output in g.outputs if g.wants(output)]
+        return artifacts.wish(tx, project_id=g.project_id, generation_id=g.id, outputs=wanted, now=now)
+
+    @staticmethod
+    def _keep_late_answer(tx: Transaction, g: Generation | None, j: Judged, now: datetime) -> None:
+        # Cancelled while the answer was under way: a paid result stays findable.
+        if g is not None and g.state is State.CANCELLED and isinstance(j.seen, Seen) and j.seen.outputs:
+            late = {"status": j.seen.status, "at": rfc3339(now), "outputs": [output_fields(o) for o in j.seen.outputs]}
+            events.add_detail(tx, g.id, {"answer_after": late})
+
+    def _poll_change(self, tx: Transaction, j: Judged, now: datetime) -> PollChange | None:
+        a, decision = j.asked, j.decision
+        if decision.over:
+            return None
+        began = decision.to is State.PROCESSING
+        clock_id, clock_from = self._processing_clock(tx, j, now) if began else (a.clock_id, a.clock_from)
+        due_at = self._due(a, decision, now)
+        late = a.known.state is State.TIMED_OUT or decision.to is State.TIMED_OUT
+        problem = decision.problem
+        recovered = problem is None and a.known.failures > 0
+        if not (began or due_at or problem or recovered or late or decision.progress is not None):
+            return None
+        return PollChange(
+            generation_id=a.id,
+            fence=a.fence,
+            due_at=due_at,
+            progress=decision.progress,
+            failures=min(decision.failures, 1000),
+            problem_run=min(decision.problem_run, 1000),
+            problem_code=problem.code.value if problem else None,
+            problem_message=problem.message[:500].replace("\0", "") if problem else None,
+            problem_at=now if problem else None,
+            answered_late=decision.answered_late,
+            lane=int(late),
+            clock_id=clock_id,
+            clock_from=clock_from,
+        )
+
+    def _due(self, a: Asked, decision: Decision, now: datetime) -> datetime | None:
+        if decision.wait is not None:
+            return now + timedelta(seconds=decision.wait)
+        gap = self._gap(a, now)
+        # The claim kept others away for its shortest lease; where the true wait is shorter, the due time is pulled back.
+        return now + timedelta(seconds=gap) if gap < SHORTEST_CLAIM - 1 else None
+
+    def _gap(self, a: Asked, now: datetime) -> float:
+        learned = self._learned.get(a.clock_id)
+        clock = learned.clock if learned else Clock()
+        age = max(0.0, (now - a.clock_from).total_seconds())
+        left = max(0.0, (a.known.timeout_at - now).total_seconds())
+        gap = clock.next_gap(age, a.price or self._price, a.known.longest) * random.uniform(0.9, 1.1)  # noqa: S311
+        return max(0.5, min(gap, left))
+
+    def _processing_clock(self, tx: Transaction, j: Judged, now: datetime) -> tuple[int, datetime]:
+        learned = self._learned.get(j.asked.clock_id)
+        if learned is None or learned.phase != "waiting":
+            return j.asked.clock_id, j.asked.clock_from
+        clock_id = clocks.ensure(
+            tx, learned.provider, learned.subject, "processing", price=self._price, longest=self._longest
+        )
+        started = j.seen.started_at if isinstance(j.seen, Seen) else None
+        trusted = started is not None and j.asked.clock_from <= started <= now
+        return clock_id, started if trusted and started else now
+
+    def _evidence(self, slice_: Sequence[Judged]) -> list[Delta]:
+        gathered: dict[int, dict[int, list[float]]] = defaultdict(dict)
+        for j in slice_:
+            if isinstance(j.seen, Problem) or j.asked.known.state is State.TIMED_OUT:
+                continue
+            a = j.asked
+            learned = self._learned.get(a.clock_id)
+            clock = learned.clock if learned else Clock()
+            before = max(0.0, ((a.watched_at or a.clock_from) - a.clock_from).total_seconds())
+            at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
+            done = j.decision.over or j.decision.to is State.PROCESSING
+            for bucket, *shown in clock.evidence(before, at, done=done):
+                sums = gathered[a.clock_id].setdefault(bucket, [0.0, 0.0, 0.0])
+                for i, value in enumerate(shown):
+                    sums[i] += value
+        return [
+            Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
+            for clock_id, cells in sorted(gathered.items())
+        ]
+
+    def _refresh_clocks(self) -> None:
+        if monotonic() - self._learned_at > CLOCKS_FRESH:
+            with self._database.transaction() as tx:
+                self._learned = {learned.id: learned for learned in clocks.everything(tx)}
+            self._learned_at = monotonic()
+
+    def _judge_credentials(self, tx: Transaction, slice_: Sequence[Judged], now: datetime) -> int:
+        """Pause, block or resume the credentials of this slice; returns how many deliveries that made."""
+        answers: dict[int, list[tuple[UUID, Observation]]] = defaultdict(list)
+        for j in slice_:
+            answers[j.asked.credential_id].append((j.asked.id, j.seen))
+        before = credentials.by_id(tx, list(answers))
+        made = 0
+        for credential_id in sorted(answers):
+            known = before[credential_id].health
+            pending = (
+                due.count_pending(tx, credential_id)
+                if any(isinstance(s, Problem) for _, s in answers[credential_id])
+                else 0
+            )
+            if pausing.judge(known, answers[credential_id], pending=pending, now=now) != known:
+                made += self._write_health(tx, credential_id, answers[credential_id], pending, now)
+        return made
+
+    def _write_health(
+        self,
+        tx: Transaction,
+        credential_id: int,
+        answers: Sequence[tuple[UUID, Observation]],
+        pending: int,
+        now: datetime,
+    ) -> int:
+        locked = credentials.lock(tx, credential_id)
+        if locked is None:
+            return 0
+        health = pausing.judge(locked.health, answers, pending=pending, now=now)
+        return change_health(tx, locked, health, now)
+
+
+def _decided_again(j: Judged, g: Generation, now: datetime) -> Judged:
+    known = replace(j.asked.known, state=g.state, provider_status=g.provider_status, outputs=g.outputs)
+    return replace(j, decision=decide(known, j.seen, now=now, roll=0.5))
+
+
+def _shows_change(j: Judged) -> bool:
+    return j.decision.rewrites and isinstance(j.seen, Seen)
+
+
+def change_health(tx: Transaction, locked: credentials.Credential, health: Health, now: datetime) -> int:
+    """Store a locked credential's health with the event of a pause or its end; returns how many deliveries that made.
+
+    Time spent paused does not count for its generations: their deadlines move by as much.
+    """
+    pausing_now, resuming = health.paused and not locked.health.paused, locked.health.paused and not health.paused
+    credentials.write_health(tx, locked.id, health, now if pausing_now else locked.paused_at if health.paused else None)
+    if resuming and locked.paused_at is not None:
+        due.extend_deadlines(tx, now - locked.paused_at, locked.id)
+    if not (pausing_now or resuming):
+        return 0
+    type_ = EventType.CREDENTIAL_PAUSED if pausing_now else EventType.CREDENTIAL_RESUMED
+    fields = {
+        "credential": locked.name,
+        "providers": list(locked.providers),
+        "reason": health.reason or locked.paused_reason,
+    }
+    log.warning("credential %s: %s", locked.name, type_.value)
+    return outbox.publish(tx, [(steps.of_project(type_, locked.project_id, fields, now), None)], now)
+
+
+def with_artifacts(tx: Transaction, found: Sequence[Generation]) -> list[Generation]:
+    """The generations with their stored copies."""
+    copies = artifacts.of_generations(tx, [g.id for g in found])
+    return [replace(g, artifacts=copies.get(g.id, ())) for g in found]

@@ -1,0 +1,52 @@
+"""The tick and the housekeeping: notices time that did not count, rings what is due, folds clocks, sweeps what has expired."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from tracker import bell
+from tracker.services.health import TICK
+from tracker.store import artifacts, clocks, db, deliveries, due, idempotency
+from tracker.store.db import Database
+
+log = logging.getLogger(__name__)
+
+DOWN = timedelta(seconds=15)
+"""A longer silence between two ticks means that we were down: that time does not count for anybody's deadline."""
+
+
+class Upkeep:
+    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads."""
+
+    def __init__(self, database: Database, bell_: bell.Bell, *, price: float, longest: float) -> None:
+        self._database, self._bell = database, bell_
+        self._price, self._longest = price, longest
+
+    def tick(self) -> None:
+        """The safety net under every ring: what is due is rung for, whoever forgot to."""
+        with self._database.transaction() as tx:
+            now = db.now(tx)
+            silence = db.beat(tx, TICK, now)
+            if silence is not None and silence > DOWN:
+                moved = due.extend_deadlines(tx, silence)
+                log.warning(
+                    "nothing ran for %.0f s; the deadlines of %d generations were moved by it",
+                    silence.total_seconds(),
+                    moved,
+                )
+            webhooks, downloads = deliveries.any_due(tx, now), artifacts.any_due(tx, now)
+        if webhooks:
+            self._bell.ring(bell.SEND, bell.WEBHOOK, because="tick")
+        if downloads:
+            self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="tick")
+
+    def fold_clocks(self) -> int:
+        """Merge what polls showed into the learned clocks; returns how many clocks changed."""
+        with self._database.transaction() as tx:
+            return clocks.fold(tx, price=self._price, longest=self._longest, now=db.now(tx))
+
+    def sweep(self) -> int:
+        """Forget answers kept for idempotency keys that are old enough; returns how many."""
+        with self._database.transaction() as tx:
+            return idempotency.sweep(tx, db.now(tx))

@@ -1,0 +1,61 @@
+"""Events and the deliveries that they cause, stored together in the transaction of their cause: nothing is published that is not a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tracker.core import ids
+from tracker.core.events import endpoint_wants, url_wants
+from tracker.core.generation import Generation
+from tracker.store import deliveries, endpoints, events
+from tracker.store.db import Transaction
+from tracker.store.endpoints import Endpoint
+from tracker.store.events import Event
+
+Entry = tuple[Event, Generation | None]
+"""An event, and the generation that it is about."""
+
+
+def publish(tx: Transaction, entries: Sequence[Entry], now: datetime, *, but: UUID | None = None) -> int:
+    """Store events with one delivery for each receiver that wants them, except `but`. Returns how many deliveries there are."""
+    if not entries:
+        return 0
+    events.insert(tx, [event for event, _ in entries])
+    listening = endpoints.enabled(tx, (event.project_id for event, _ in entries))
+    rows = [row for event, g in entries for row in _deliveries(event, g, listening.get(event.project_id, []), now, but)]
+    deliveries.insert(tx, rows)
+    return len(rows)
+
+
+def _deliveries(
+    event: Event, g: Generation | None, listening: Sequence[Endpoint], now: datetime, but: UUID | None
+) -> list[dict[str, Any]]:
+    rows = [
+        delivery(event, receiver_id=endpoint.receiver_id, endpoint_id=endpoint.id, url=endpoint.url, now=now)
+        for endpoint in listening
+        if endpoint.id != but
+        and endpoint_wants(
+            event.type, events=endpoint.events, tags=endpoint.tags, providers=endpoint.providers, generation=g
+        )
+    ]
+    if g is not None and g.webhook_url and g.webhook_receiver_id and url_wants(event.type, g.webhook_events):
+        rows.append(delivery(event, receiver_id=g.webhook_receiver_id, endpoint_id=None, url=g.webhook_url, now=now))
+    return rows
+
+
+def delivery(event: Event, *, receiver_id: int, endpoint_id: UUID | None, url: str, now: datetime) -> dict[str, Any]:
+    """A delivery of `event` that is due now."""
+    return {
+        "id": ids.uuid7(now),
+        "project_id": event.project_id,
+        "event_id": event.id,
+        "generation_id": event.generation_id,
+        "receiver_id": receiver_id,
+        "endpoint_id": endpoint_id,
+        "type": event.type.value,
+        "url": url,
+        "due_at": now,
+    }

@@ -1,0 +1,107 @@
+"""The composition root: every door calls `build` once per process, after any fork, and hands each room only what it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from tracker.bell import Bell, celery_app
+from tracker.core.addresses import Policy
+from tracker.couriers.store import store_at
+from tracker.net.fetch import Fetcher
+from tracker.net.guard import GuardedSession
+from tracker.services.artifacts import Artifacts
+from tracker.services.credentials import Credentials
+from tracker.services.deliveries import Deliveries
+from tracker.services.delivery import Delivery
+from tracker.services.downloading import Downloading, remover
+from tracker.services.endpoints import Endpoints
+from tracker.services.feed import Feed
+from tracker.services.generations import Generations
+from tracker.services.health import Health
+from tracker.services.idempotency import Idempotency
+from tracker.services.keys import Keys
+from tracker.services.polling import Polling
+from tracker.services.recording import Recording
+from tracker.services.registration import Registration
+from tracker.services.upkeep import Upkeep
+from tracker.settings import Settings
+from tracker.store.db import Database
+from tracker.store.vault import Vault
+
+
+@dataclass(frozen=True)
+class Services:
+    """Every use case of the product, ready to be called."""
+
+    settings: Settings
+    database: Database
+    vault: Vault
+    bell: Bell
+    registration: Registration
+    generations: Generations
+    artifacts: Artifacts
+    deliveries: Deliveries
+    endpoints: Endpoints
+    credentials: Credentials
+    keys: Keys
+    feed: Feed
+    idempotency: Idempotency
+    health: Health
+    polling: Polling
+    delivery: Delivery
+    downloading: Downloading
+    upkeep: Upkeep
+
+    def close(self) -> None:
+        """Finish what is being sent, and give all connections back."""
+        self.delivery.close()
+        self.bell.close()
+        self.database.close()
+
+
+def build(settings: Settings, *, application: str = "tracker", pool: int = 5) -> Services:
+    """Wire everything from attached settings. `pool` bounds the database connections kept, for as many threads as work at once.
+
+    Raises ConfigurationError for a secret that is missing or wrong; connects to nothing yet.
+    """
+    database = Database(settings.required("database_url"), size=pool, application=application)
+    secret_keys = settings.required("secret_keys")
+    vault = Vault(secret_keys)
+    redis_url = settings.required("redis_url")
+    broker_url = settings.broker_url.get_secret_value() if settings.broker_url else redis_url
+    bell = Bell(celery_app(broker_url), redis_url)
+    policy = Policy.of(settings.reachable, settings.egress_ports)
+    fetcher: Callable[[], Fetcher] = cache(lambda: Fetcher(policy))
+    session: Callable[[], GuardedSession] = cache(lambda: GuardedSession(policy))
+    store = store_at(settings.artifacts, settings.home.resolve() / "spool")
+    price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
+    recording = Recording(database, bell, price=price, longest=longest, base_url=base_url)
+    return Services(
+        settings=settings,
+        database=database,
+        vault=vault,
+        bell=bell,
+        registration=Registration(database, bell, policy, price=price, longest=longest, base_url=base_url),
+        generations=Generations(
+            database, bell, policy, price=price, longest=longest, base_url=base_url, remove=remover(store)
+        ),
+        # The oldest key stays when newer ones are put in front: links outlive a rotation.
+        artifacts=Artifacts(database, store, secret=secret_keys.split(",")[-1].strip(), base_url=base_url),
+        deliveries=Deliveries(database, bell),
+        endpoints=Endpoints(database, vault, bell, policy),
+        credentials=Credentials(database, vault, bell, policy, fetcher, base_url=base_url),
+        keys=Keys(database, vault),
+        feed=Feed(database),
+        idempotency=Idempotency(database),
+        health=Health(database, bell),
+        polling=Polling(
+            database, vault, bell, fetcher, recording, price=price, longest=longest, slots=settings.workers_poll
+        ),
+        delivery=Delivery(database, vault, bell, session),
+        downloading=Downloading(
+            database, vault, bell, session=session, fetcher=fetcher, store=store, base_url=base_url
+        ),
+        upkeep=Upkeep(database, bell, price=price, longest=longest),
+    )

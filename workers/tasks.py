@@ -1,0 +1,53 @@
+"""The tasks. Names are what Flower shows; arguments are ids only, and every task may be lost, doubled or late without harm."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from tracker import bell
+from workers.app import app, services
+
+
+@app.task(name="tracker.tick")
+def tick() -> None:
+    """Beat's ring: notice time that did not count, ring for what is due, and dispatch polls."""
+    services().upkeep.tick()
+    services().polling.dispatch()
+
+
+@app.task(name=bell.DISPATCH)
+def dispatch() -> None:
+    """Something new may be due for polling."""
+    services().polling.dispatch()
+
+
+@app.task(name=bell.ASK)
+def ask(batch: str, claims: list[tuple[str, int]]) -> None:
+    """Ask about one claimed batch, then look whether its room lets more out."""
+    services().polling.ask(UUID(batch), [(UUID(key), fence) for key, fence in claims])
+    if len(claims) > 1:
+        services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="a batch ended")
+
+
+@app.task(name=bell.SEND)
+def send() -> None:
+    """Webhooks are due."""
+    services().delivery.send_due()
+
+
+@app.task(name=bell.FETCH, soft_time_limit=3700, time_limit=3720)
+def fetch() -> None:
+    """Copies are wanted. The limit is a little more than one download's own deadline."""
+    services().downloading.fetch_one()
+
+
+@app.task(name="tracker.fold-clocks")
+def fold_clocks() -> None:
+    """Merge what polls showed into the learned clocks."""
+    services().upkeep.fold_clocks()
+
+
+@app.task(name="tracker.sweep")
+def sweep() -> None:
+    """Forget what has expired."""
+    services().upkeep.sweep()
