@@ -99,12 +99,13 @@ def home(tmp_path: Path) -> Iterator[Path]:
     remove(Settings(home=tmp_path / "home"))
 
 
-@pytest.fixture
-def up(home: Path) -> Iterator[Up]:
-    tracker = Up(home).ready()
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One that runs through the whole module: what kills its children leaves it as it was."""
+    tracker = Up(tmp_path_factory.mktemp("up") / "home").ready()
     yield tracker
-    if tracker.process.poll() is None:
-        tracker.end()
+    assert tracker.end() == 0
+    remove(Settings(home=tracker.home))
 
 
 def test_the_home_is_closed_and_a_door_beside_it_finds_everything(up: Up) -> None:
@@ -129,7 +130,7 @@ def test_servers_answer_on_the_loopback_with_the_password_alone(up: Up) -> None:
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(f"postgresql://tracker:wrong@127.0.0.1:{up.state['ports']['postgres']}/tracker")
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(port=up.state["ports"]["valkey"]).ping()
+        redis.Redis(port=up.state["ports"]["valkey"], retry=None).ping()
     assert {listening(up.state["ports"][name]) for name in ("postgres", "valkey")} == {("127.0.0.1",)}
 
 
@@ -148,22 +149,29 @@ def test_a_killed_child_is_back_within_5_seconds_again_and_again(up: Up) -> None
 
 
 def test_nothing_acknowledged_is_lost_when_both_servers_are_killed(up: Up) -> None:
-    found = attach(load({"TRACKER_HOME": str(up.home)}, dotenv=None))
-    with psycopg.connect(found.required("database_url")) as connection:
-        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    url = attach(load({"TRACKER_HOME": str(up.home)}, dotenv=None)).required("database_url")
+    assert eventually(
+        lambda: bool(ask(url, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 42 AS answer; SELECT true")), 5
+    ), up.said
     before = up.pids
     for name in ("postgres", "valkey"):
         os.kill(before[name], signal.SIGKILL)
-
-    def answer() -> object:
-        try:
-            with psycopg.connect(found.required("database_url")) as connection:
-                return connection.execute("SELECT answer FROM kept").fetchone()
-        except psycopg.OperationalError:
-            return None
-
-    assert eventually(lambda: answer() == (42,), 5), up.said
+    assert eventually(
+        lambda: before["postgres"] != up.pids["postgres"] and ask(url, "SELECT answer FROM kept") == (42,), 5
+    ), up.said
     assert eventually(lambda: up.pids["valkey"] not in {None, before["valkey"]}, 5)
+
+
+def ask(url: str, sql: str) -> object:
+    """The last answer, or None while the server is away."""
+    try:
+        with psycopg.connect(url) as connection:
+            cursor = connection.execute(sql)
+            while cursor.nextset():
+                pass
+            return cursor.fetchone()
+    except psycopg.OperationalError:
+        return None
 
 
 def test_a_killed_supervisor_leaves_no_orphan_and_the_next_one_recovers(home: Path) -> None:
@@ -268,7 +276,8 @@ def test_a_home_without_its_secrets_starts_anew_and_keeps_the_old_database(home:
     second.end()
 
 
-def test_a_stop_ends_everything_in_order_and_says_how_long_it_took(up: Up) -> None:
+def test_a_stop_ends_everything_in_order_and_says_how_long_it_took(home: Path) -> None:
+    up = Up(home).ready()
     family = up.family()
     assert up.end(signal.SIGINT) == 0
     assert not [pid for pid in family if about(pid)]

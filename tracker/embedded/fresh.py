@@ -26,7 +26,7 @@ def remove(settings: Settings) -> list[Path]:
             shutil.rmtree(elsewhere, ignore_errors=True)
         for name in OURS:
             _delete(lodging.path / name)
-        lodging.lock.close()
+        lodging.leave()
         if not any(lodging.path.iterdir()):
             lodging.path.rmdir()
     return homes

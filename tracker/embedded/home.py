@@ -62,6 +62,10 @@ class Lodging:
         """What only lives as long as the tracker runs."""
         return self.path / "run"
 
+    def leave(self) -> None:
+        """Give the home back."""
+        self.lock.close()
+
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replace the record at once, so that a reader never sees half of it. It holds no secret."""
         _write_private(self.files.state, json.dumps(state, indent=2) + "\n")
@@ -82,6 +86,7 @@ def move_in(settings: Settings) -> Lodging:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         raise AlreadyRunningError(path, read_state(files)) from None
     for folder in ("logs", "run"):
         (path / folder).mkdir(mode=0o700, exist_ok=True)

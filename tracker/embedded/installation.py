@@ -82,6 +82,7 @@ class Installation:
         self.supervisor.stop()
         if self.ports:
             self._record(running=False)
+        self.lodging.leave()
         if running:
             self.screen.say(f"everything is stopped ({time.monotonic() - began:.1f} s)")
 
