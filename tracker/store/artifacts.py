@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from tracker.core.generation import Artifact, Output
+from tracker.core.generation import KINDS, Artifact, Output
 from tracker.store.db import Transaction
 
 LEASE = timedelta(seconds=45)
@@ -29,7 +29,7 @@ def of_generations(tx: Transaction, generation_ids: Iterable[UUID]) -> dict[UUID
         text(
             "SELECT * FROM artifacts WHERE generation_id = ANY (:ids) ORDER BY generation_id, created_at, kind, index"
         ),
-        {"ids": list(generation_ids)},
+        {"ids": list(generation_ids), "kinds": list(KINDS)},
     )
     for row in rows:
         found.setdefault(row.generation_id, []).append(_artifact(row))

@@ -89,7 +89,8 @@ def put(
     """Store a credential, or change only `fields` of the one that is there."""
     given = {**fields, "updated_at": now}
     key = {"project_id": project_id, "name": name, "environment_provider": environment_provider}
-    columns = {**key, "callback_token": token, **given}
+    # A new account begins with a full bucket.
+    columns = {**key, "callback_token": token, "tokens": fields.get("requests_per_second", 20.0), **given}
     row = tx.execute(
         text(
             f"INSERT INTO credentials ({', '.join(columns)}) VALUES ({', '.join(f':{c}' for c in columns)})"
