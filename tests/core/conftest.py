@@ -6,5 +6,5 @@ import os
 
 from hypothesis import settings
 
-settings.register_profile("rooms", max_examples=30, deadline=None, database=None, derandomize="CI" in os.environ)
+settings.register_profile("rooms", max_examples=25, deadline=None, database=None, derandomize="CI" in os.environ)
 settings.load_profile("rooms")

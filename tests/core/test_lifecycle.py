@@ -67,7 +67,8 @@ class OneLife(RuleBasedStateMachine):
     def register(self, timeout: float, more: float) -> None:
         self.now = self.asked_at = START
         self.known = known(timeout_at=at(seconds=timeout), give_up_at=at(seconds=timeout + more))
-        self.before, self.decision, self.seen = self.known, Decision(), Seen("", State.QUEUED)
+        self.before, self.decision = self.known, Decision()
+        self.seen: Observation = Seen("", State.QUEUED)
         self.well_formed_late = self.over = False
 
     @rule(gone=st.floats(0, 4000))
@@ -101,8 +102,12 @@ class OneLife(RuleBasedStateMachine):
     def only_a_good_answer_or_not_found_ends(self) -> None:
         if self.known.state in FINAL:
             assert self.over
-            ended = isinstance(self.seen, Seen) and self.seen.state is self.known.state
-            assert ended or (isinstance(self.seen, Problem) and self.seen.code is ProblemCode.NOT_FOUND)
+            ended = (
+                self.seen.state is self.known.state
+                if isinstance(self.seen, Seen)
+                else self.seen.code is ProblemCode.NOT_FOUND
+            )
+            assert ended
             assert self.known.state is State.COMPLETED or self.decision.error is not None
 
     @invariant()
@@ -213,6 +218,15 @@ def test_giving_up_needs_a_good_answer_since_the_timeout() -> None:
     assert look(replace(late, answered_late=True), problem, at(hours=49)).over
     assert look(late, Seen("dreaming", State.PROCESSING), at(hours=49)).over
     assert look(replace(late, answered_late=True), problem, at(hours=47)).answered_late
+
+
+@pytest.mark.parametrize("wish", [None, 5.0])
+def test_past_the_timeout_a_problem_is_not_asked_again_sooner_than_a_late_check(wish: float | None) -> None:
+    decision = look(known(State.PROCESSING), Problem(ProblemCode.RATE_LIMITED, "slow down", wish), at(hours=5))
+    assert decision.to is State.TIMED_OUT
+    assert decision.wait == pytest.approx(1800)
+    longer = look(known(State.TIMED_OUT), Problem(ProblemCode.RATE_LIMITED, "slow down", 3600.0), at(hours=5))
+    assert longer.wait == 3600
 
 
 MISSING = Problem(ProblemCode.NOT_FOUND, "task_not_exist")

@@ -12,7 +12,7 @@ FILES = sorted(Path(tracker.core.__file__).parent.rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tracker.core.generation import KINDS, State
 from tracker.core.observation import Observation, Problem, Seen
 from tracker.errors import InvalidError
-from tracker.providers import REGISTRY, get
+from tracker.providers import REGISTRY, fields, get
 from tracker.providers.base import Account, Provider, Response, Subject
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,6 +74,53 @@ def test_no_two_tasks_share_a_question(provider: Provider) -> None:
     ids = ["a", "a/b", "a%2Fb", "a?b", "a#b", "a b", "é", "../a"]
     urls = {provider.question(account(provider), Subject(task_id)).url for task_id in ids}
     assert len(urls) == len(ids)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://",
+        "https:///a.mp4",
+        "ftp://a.example/a",
+        "//a.example/a",
+        "https://a.example/\0",
+        "https://[",
+        "",
+        None,
+        7,
+    ],
+)
+def test_what_is_no_web_address_is_no_output(address: object) -> None:
+    assert fields.output("video", {"url": address}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "share"),
+    [
+        (62, 0.62), ("62%", 0.62), ("62", 0.62), (0.62, 0.62), (1, 0.01), (1.0, 1.0), ("100%", 1.0), (0, 0.0), (62.5, 0.625),
+        (250, 1.0), (-3, 0.0), ("", None), ("soon", None), (None, None), (True, None), ("nan", None), ([], None),
+    ],
+)  # fmt: skip
+def test_progress_in_all_its_spellings(value: object, share: float | None) -> None:
+    assert fields.progress(value) == share
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sk-abc123DEF456", "Bearer abc.def", "luma-12345678-abcd", "eyJhbGciOi.eyJpc3MiOi.sig", "sk-abc***********xyz"],
+)
+def test_keys_in_complaints_are_not_repeated(key: str) -> None:
+    response = answered(f'{{"error": {{"message": "invalid key {key}, sorry"}}}}'.encode(), 401)
+    seen = REGISTRY["luma"].read(Subject("task"), response)
+    assert isinstance(seen, Problem)
+    assert key not in seen.message
+    assert "[secret]" in seen.message
+
+
+def test_a_key_at_the_cut_of_a_quoted_page_is_not_shown_by_halves() -> None:
+    seen = REGISTRY["luma"].read(Subject("task"), answered(b"x" * 190 + b" sk-0123456789abcdef", 500))
+    assert isinstance(seen, Problem)
+    assert "sk-" not in seen.message
 
 
 def test_an_account_never_shows_its_key() -> None:
