@@ -17,7 +17,9 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 _RIFF = {b"WAVE": "audio/wav", b"WEBP": "image/webp"}
 _BRANDS = {b"qt  ": "video/quicktime", b"M4A ": "audio/mp4", b"avif": "image/avif"}
 _OLD_QUICKTIME = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})  # files from before `ftyp` existed
-_MPEG_LAYERS = 0xE0  # eleven set bits begin an MPEG audio frame
+_MP3_FRAMES = tuple(
+    bytes((0xFF, second)) for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2)
+)  # MPEG 1, 2, 2.5 layer III
 
 
 def media_type(first: bytes) -> str | None:
@@ -32,6 +34,4 @@ def media_type(first: bytes) -> str | None:
     for start, found in _STARTS:
         if first.startswith(start):
             return found
-    if len(first) > 1 and first[0] == 0xFF and first[1] & _MPEG_LAYERS == _MPEG_LAYERS and first[1] & 0x06:  # noqa: PLR2004
-        return "audio/mpeg"
-    return None
+    return "audio/mpeg" if first.startswith(_MP3_FRAMES) else None

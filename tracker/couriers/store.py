@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import obstore
 from obstore.exceptions import BaseError
@@ -41,12 +41,18 @@ class Stored:
 
 
 class ArtifactStore:
-    """Objects by key (`a/b/c.mp4`). Made anywhere, but opened at first use: an open obstore deadlocks in a forked child."""
+    """Objects by key (`a/b/c.mp4`). Opened at first use, which must come after the fork.
+
+    obstore's threads do not survive a fork: a child of a process that used any store would wait for them for ever.
+    """
+
+    _runtime_of: ClassVar[int | None] = None
+    """The process in which obstore's threads run."""
 
     def __init__(self, url: str, spool: Path) -> None:
         self._url = url
         self._spool = spool
-        self._opened: tuple[int, Any] | None = None
+        self._opened: Any = None
 
     def partial(self, key: str, mark: str) -> Path:
         """Where to write the file that shall become `key`. `mark` keeps two writers of one key apart."""
@@ -100,12 +106,12 @@ class ArtifactStore:
     @property
     def _store(self) -> Any:
         here = os.getpid()
-        if self._opened is None:
-            self._opened = here, self._open()
-        owner, store = self._opened
+        owner = ArtifactStore._runtime_of = ArtifactStore._runtime_of or here
         if owner != here:
             raise WrongProcessError("artifact store", owner, here)
-        return store
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
 
     def _open(self) -> Any:
         return from_url(self._url)
