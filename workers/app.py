@@ -38,22 +38,22 @@ def services() -> wiring.Services:
     return wiring.build(settings, application=f"tracker-worker-{os.getpid()}", pool=3)
 
 
-@setup_logging.connect  # type: ignore[untyped-decorator]
+@setup_logging.connect
 def _logging(**_: Any) -> None:
     logs.configure(settings, process="worker")
 
 
-@celeryd_init.connect  # type: ignore[untyped-decorator]
+@celeryd_init.connect
 def _name_process(**_: Any) -> None:
     services.cache_clear()
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     services.cache_clear()
 
 
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+@worker_process_shutdown.connect
 def _goodbye(**_: Any) -> None:
     if services.cache_info().currsize:
         services().close()
