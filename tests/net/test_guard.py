@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 import subprocess
 import sys
 import threading
@@ -267,3 +268,24 @@ def test_another_process_is_refused():
 )
 def test_retry_after(headers, seconds):
     assert retry_after.seconds(headers) == seconds
+
+
+def test_ipv6_hosts_are_written_in_brackets(session):
+    with hostile.serving(hostile.says(hostile.OK), host="::1") as server:
+        assert read_all(session.open("GET", f"http://[::1]:{server.port}/", deadline=5.0)) == b"ok"
+    assert f"Host: [::1]:{server.port}".encode() in server.requests[0]
+
+
+def test_a_request_leaves_in_one_piece(session):
+    """Head and body in one packet: the receiver wakes once, and a slow one is not kept waiting for the rest."""
+    pieces: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(
+            lambda: session.open("POST", f"http://127.0.0.1:{listener.getsockname()[1]}/", body=b"hi", deadline=5.0)
+        )
+        wire, _ = listener.accept()
+        with wire:
+            pieces.append(wire.recv(65536))
+            wire.sendall(hostile.OK)
+            assert read_all(reply.result(5)) == b"ok"
+    assert pieces[0].endswith(b"\r\n\r\nhi")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import certifi
 import requests
@@ -161,9 +162,22 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
 
     @override
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, ({"ssl_context": CALL.get().context} if host["scheme"] == "https" else {})
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """The pool of the URL's host and of the call's trust; there are no proxies to choose from."""
+        scheme, host, port = _target(request.url)
+        trust = {"ssl_context": CALL.get().context} if scheme == "https" else {}
+        return self.poolmanager.connection_from_host(host, port, scheme, pool_kwargs=trust)
+
+    @override
+    def request_url(self, request: Any, proxies: Any) -> str:
+        return str(request.path_url)
+
+    @override
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """What a Reply needs, without the cookies and the guessed encoding of requests' own."""
+        response = requests.Response()
+        response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
+        return response
 
     @override
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
@@ -189,6 +203,12 @@ def _prepared(method: str, url: str, headers: Mapping[str, str], body: bytes | N
         request.headers["Content-Length"] = str(len(body))
     request.body = body
     return request
+
+
+@lru_cache(maxsize=1024)
+def _target(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
 
 
 @lru_cache(maxsize=1024)

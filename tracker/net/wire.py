@@ -183,10 +183,24 @@ class _Guarded:
     def _new_conn(self) -> PlainSocket:
         return _connect(self.host, self.port, tls=self.scheme == "https")
 
+    _held: list[bytes] | None = None
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
             self._vet_again(CALL.get())
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        self._held = []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            whole, self._held = b"".join(self._held), None
+        self.send(whole)
+
+    def send(self, piece: Any) -> None:
+        """Hold back head and body until both are there: one system call and one packet instead of two."""
+        if self._held is None:
+            super().send(piece)  # type: ignore[misc]
+        else:
+            self._held.append(bytes(piece))
 
     def _vet_again(self, call: Call) -> None:
         self.sock.obey(call)
