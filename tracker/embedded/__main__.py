@@ -17,12 +17,15 @@ from tracker.embedded import environment, fresh
 from tracker.embedded.demo import Demonstration
 from tracker.embedded.installation import Installation, Programs
 from tracker.embedded.loopback import Loopback
+from tracker.embedded.ports import LOOPBACK
 from tracker.embedded.screen import Screen
 from tracker.embedded.story import Story, verdict
-from tracker.embedded.supervisor import Orders, StoppedError
+from tracker.embedded.supervisor import Orders
 from tracker.errors import ConfigurationError, TrackerError
 from tracker.settings import Settings, load
 
+INTERRUPTED = 130
+"""What shells report for Ctrl-C."""
 DEMO_PORTS = {"api_port": 8100, "flower_port": 5655, "simulator_port": 8887}
 """Where the ports of `demo` begin, so that a `tracker up` beside it keeps its own."""
 
@@ -40,12 +43,15 @@ def main(arguments: Sequence[str] | None = None, programs: Programs = Programs()
         if options.command == "demo":
             return _demo(settings if options.home else settings.changed(home=settings.home / "demo"), screen, programs)
         return _run(Installation(settings, screen, Orders(), os.environ, programs), demo=options.demo)
-    except ConfigurationError as wrong:
-        screen.fail(str(wrong))
-        return 2
     except TrackerError as wrong:
-        screen.fail(str(wrong))
-        return 1
+        return _complain(screen, wrong)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _complain(screen: Screen, wrong: TrackerError) -> int:
+    screen.fail(str(wrong))
+    return 2 if isinstance(wrong, ConfigurationError) else 1
 
 
 def _demo(settings: Settings, screen: Screen, programs: Programs) -> int:
@@ -64,9 +70,8 @@ def _run(installation: Installation, *, demo: bool, ends_itself: bool = False) -
         screen.summary("The tracker is up", installation.addresses(), footer)
         story = _story(installation, screen) if demo else None
         return _watch(installation, story, ends_itself=ends_itself)
-    except StoppedError as stopped:
-        screen.say(str(stopped))
-        return 1
+    except TrackerError as wrong:
+        return _complain(screen, wrong)
     finally:
         installation.stop()
 
@@ -97,8 +102,9 @@ def _story(installation: Installation, screen: Screen) -> Story | None:
     if "simulator" not in installation.ports:
         screen.say("the simulator is off, so no examples were registered")
         return None
-    api = Loopback(f"http://127.0.0.1:{installation.ports['api']}", settings.required("bootstrap_api_key"))
-    demonstration = Demonstration(api, Loopback(f"http://127.0.0.1:{installation.ports['simulator']}", "demo"))
+    local = settings.changed(public_url=None).base_url  # the public one may lead through a proxy that is not there yet
+    simulator = f"http://{LOOPBACK}:{installation.ports['simulator']}"
+    demonstration = Demonstration(Loopback(local, settings.required("bootstrap_api_key")), Loopback(simulator, "demo"))
     story = Story(demonstration, screen)
     demonstration.begin()
     return story
