@@ -34,7 +34,7 @@ LONGEST_WAIT = 60
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 BATCH_COUNT, BATCH_BYTES = 1_000, 7_000_000
 """The server takes 1,000 registrations and 8 MB at once; the rest is room for what surrounds them."""
-AGAIN = frozenset({429, 502, 503, 504})
+AGAIN = frozenset({429, 502, 503, 504})  # the server, or a proxy before it, asks for another try
 LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 CHUNK = 256 * 1024
 
@@ -50,8 +50,6 @@ class ApiError(TrackerError):
 class UnreachableError(TrackerError):
     """The tracker did not answer in time, however often it was asked."""
 
-    code = "unreachable"
-
 
 class WaitTimeoutError(TrackerError, TimeoutError):
     """The generation was not final in time. `generation` is how it was last seen, None when it never was."""
@@ -65,8 +63,6 @@ class WaitTimeoutError(TrackerError, TimeoutError):
 
 class DownloadError(TrackerError):
     """There is no stored copy, or what arrived is not what was stored."""
-
-    code = "download"
 
 
 class Tracker:
@@ -166,9 +162,7 @@ class Tracker:
         self._complete(_path(generation_id, f"/artifacts/{kind}/{index}"), part, artifact["size"])
         if _sha256(part) != artifact["sha256"]:
             part.unlink()
-            raise DownloadError(
-                f"what arrived of {generation_id} {kind}/{index} differs from what was stored; it was removed, try again"
-            )
+            raise DownloadError(f"what arrived of {generation_id} {kind}/{index} is not what was stored; try again")
         part.replace(target)
         return target
 
@@ -179,9 +173,7 @@ class Tracker:
                     why = artifact["error"] or "not stored"
                     raise DownloadError(f"{generation_id} {kind}/{index} is {artifact['state']} ({why})")
                 return dict(artifact)
-        raise DownloadError(
-            f"{generation_id} has no copy of {kind}/{index}; register with download=True, or POST .../download"
-        )
+        raise DownloadError(f"{generation_id} has no copy of {kind}/{index}; register it with download=True")
 
     def _complete(self, path: str, part: Path, size: int) -> None:
         until = time.monotonic() + self._patience
@@ -206,11 +198,8 @@ class Tracker:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _json(
-        self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        answer = self._call(method, path, body=body, query=query)
-        return dict(answer.json())
+    def _json(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
+        return dict(self._call(method, path, **sent).json())
 
     def _call(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None,
@@ -239,26 +228,21 @@ class Tracker:
             pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def verify_webhook(
-    secret: str, headers: Mapping[str, str], body: bytes, *, tolerance: float = signing.TOLERANCE
-) -> dict[str, Any]:
-    """The event in `body`, when it was signed with this `whsec_` secret within `tolerance` seconds; SignatureError otherwise.
+def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """The event in `body`, when it was signed with this `whsec_` secret in the last 5 minutes; SignatureError otherwise.
 
     `body` must be the bytes as they arrived; header names may be in any case.
     """
-    return signing.verify(secret, headers, body, now=time.time(), tolerance=tolerance)
+    return signing.verify(secret, headers, body, now=time.time())
 
 
 def _error(answer: requests.Response) -> TrackerError:
-    try:
+    found: Any = None
+    with suppress(ValueError):
         found = answer.json()
-    except ValueError:
-        found = None
-    problem: dict[str, Any] = found if isinstance(found, dict) else {}
+    problem = found if isinstance(found, dict) else {}
     detail = str(problem.get("detail") or problem.get("title") or answer.reason)
-    fields = [
-        FieldProblem(**{name: e[name] for name in ("field", "message", "code")}) for e in problem.get("errors", [])
-    ]
+    fields = [FieldProblem(e["field"], e["message"], e["code"]) for e in problem.get("errors", [])]
     match answer.status_code:
         case 401:
             return errors.UnauthorizedError(detail)

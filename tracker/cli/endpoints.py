@@ -1,0 +1,226 @@
+"""`tracker endpoints ...`: where a project wants its events."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tracker.cli.options import AsJson, Project, known_id, moment
+
+group = typer.Typer(name="endpoints", help="Webhook endpoints.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(metavar="ENDPOINT_ID")]
+Events = Annotated[list[str] | None, typer.Option("--event", help="Only these events (repeat).")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only generations with one of these tags (repeat).")]
+Providers = Annotated[list[str] | None, typer.Option("--provider", help="Only generations of these (repeat).")]
+Headers = Annotated[
+    list[str] | None, typer.Option("--header", help="'Name: value', sent along; stored encrypted (repeat).")
+]
+Description = Annotated[str | None, typer.Option(help="What it is for.")]
+RateLimit = Annotated[float | None, typer.Option(help="Deliveries per second at most.")]
+Authority = Annotated[
+    Path | None, typer.Option("--ca", exists=True, dir_okay=False, help="PEM file of a private certificate authority.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(group)
+
+
+@group.command("list")
+def list_(*, project: Project = "default", as_json: AsJson = False) -> None:
+    """All endpoints, newest first."""
+    from tracker.cli import fields
+    from tracker.cli.render import print_list
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        found, _ = session.services.endpoints.page(session.project_id, None, 1000)
+    columns = {"id": "id", "enabled": "on", "url": "url", "events": "events"}
+    print_list([fields.endpoint(e) for e in found], as_json=as_json, columns=columns, empty="no endpoints")
+
+
+@group.command()
+def create(
+    *,
+    url: Annotated[str, typer.Argument(metavar="URL")],
+    event: Events = None,
+    tag: Tags = None,
+    provider: Providers = None,
+    header: Headers = None,
+    description: Description = None,
+    rate_limit: RateLimit = None,
+    ca: Authority = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Add an endpoint. Its signing secret: tracker endpoints secret ID."""
+    from tracker.cli.session import opened
+    from tracker.services.forms import EndpointForm, validated
+
+    given = _given(
+        url=url,
+        events=event,
+        tags=tag,
+        providers=provider,
+        headers=header,
+        description=description,
+        rate_limit=rate_limit,
+        ca=ca,
+    )
+    with opened(project) as session:
+        made = session.services.endpoints.create(session.project_id, validated(EndpointForm, given))
+    _tell(made, as_json=as_json)
+
+
+@group.command()
+def edit(
+    *,
+    id_: Id,
+    url: Annotated[str | None, typer.Option(help="The new address; what still waits goes there.")] = None,
+    event: Events = None,
+    tag: Tags = None,
+    provider: Providers = None,
+    header: Headers = None,
+    description: Description = None,
+    rate_limit: RateLimit = None,
+    ca: Authority = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Turn it on or off.")] = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; the rest stays."""
+    from tracker.cli.session import opened
+    from tracker.services.forms import EndpointChange, validated
+
+    given = _given(
+        url=url, events=event, tags=tag, providers=provider, headers=header, description=description, rate_limit=rate_limit, ca=ca,
+        enabled=enabled,
+    )  # fmt: skip
+    with opened(project) as session:
+        change = validated(EndpointChange, given)
+        changed = session.services.endpoints.edit(session.project_id, known_id("ep", "endpoint", id_), change)
+    _tell(changed, as_json=as_json)
+
+
+@group.command()
+def show(*, id_: Id, project: Project = "default", as_json: AsJson = False) -> None:
+    """One endpoint."""
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        found = session.services.endpoints.get(session.project_id, known_id("ep", "endpoint", id_))
+    _tell(found, as_json=as_json)
+
+
+@group.command()
+def delete(*, id_: Id, project: Project = "default", as_json: AsJson = False) -> None:
+    """Remove an endpoint with its deliveries."""
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        session.services.endpoints.delete(session.project_id, known_id("ep", "endpoint", id_))
+    _say({"deleted": id_}, f"{id_} is gone", as_json=as_json)
+
+
+@group.command()
+def secret(
+    *,
+    id_: Annotated[str | None, typer.Argument(metavar="[ENDPOINT_ID]")] = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+) -> None:
+    """The secret that signs for an endpoint; without one, the project's, which signs for every webhook_url."""
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        service = session.services.endpoints
+        found = (
+            service.secret(session.project_id, known_id("ep", "endpoint", id_))
+            if id_
+            else service.project_secret(session.project_id)
+        )
+    _say({"secret": found}, found, as_json=as_json)
+
+
+@group.command("rotate-secret")
+def rotate_secret(
+    *,
+    id_: Annotated[str | None, typer.Argument(metavar="[ENDPOINT_ID]")] = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+) -> None:
+    """A new secret; the old one signs beside it for 24 h."""
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        service = session.services.endpoints
+        key = known_id("ep", "endpoint", id_) if id_ else None
+        made = (
+            service.rotate_secret(session.project_id, key) if key else service.rotate_project_secret(session.project_id)
+        )
+    _say({"secret": made}, made, as_json=as_json)
+
+
+@group.command("test")
+def ping(*, id_: Id, project: Project = "default", as_json: AsJson = False) -> None:
+    """Send a ping."""
+    from tracker.cli.session import opened
+    from tracker.core import ids
+
+    with opened(project) as session:
+        delivery = ids.public(
+            "dlv", session.services.endpoints.test(session.project_id, known_id("ep", "endpoint", id_))
+        )
+    _say({"delivery_id": delivery}, f"a ping is on its way as {delivery}", as_json=as_json)
+
+
+@group.command()
+def recover(
+    *,
+    id_: Id,
+    since: Annotated[str, typer.Option(help="2h, 1d, or a time.")],
+    project: Project = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Send again all that failed or was missed since a time."""
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        at = moment(since, session.now())
+        count = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", id_), at)
+    _say({"recovered": count}, f"{count:,} deliveries are sent again", as_json=as_json)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None and value != []}
+    if "headers" in given:
+        given["headers"] = dict(_header(text) for text in given["headers"])
+    if "ca" in given:
+        given["ca"] = given["ca"].read_text()
+    return given
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise typer.BadParameter(f"{text!r} is not of the form 'Name: value'", param_hint="--header")
+    return name.strip(), value.strip()
+
+
+def _tell(found: Any, *, as_json: bool) -> None:
+    from tracker.cli import fields
+    from tracker.cli.render import print_facts, print_json
+
+    (print_json if as_json else print_facts)(fields.endpoint(found))
+
+
+def _say(value: dict[str, Any], sentence: str, *, as_json: bool) -> None:
+    from tracker.cli.render import print_json
+
+    if as_json:
+        print_json(value)
+    else:
+        sys.stdout.write(f"{sentence}\n")
