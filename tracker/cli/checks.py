@@ -147,8 +147,12 @@ def disk(settings: Settings) -> Iterator[Finding]:
     places = {settings.home.resolve()}
     if settings.artifacts.startswith("file://"):
         places.add(Path(settings.artifacts.removeprefix("file://")))
+    seen: set[int] = set()
     for place in sorted(places):
         there = next(folder for folder in (place, *place.parents) if folder.exists())
+        if there.stat().st_dev in seen:
+            continue
+        seen.add(there.stat().st_dev)
         free = shutil.disk_usage(there).free
         verdict = "wrong" if free < SPACE_WRONG else "warning" if free < SPACE_LOOK else "ok"
         yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free at {place}", "" if verdict == "ok" else "make room")

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 def replay(
     *,
     delivery: Annotated[
-        str | None, typer.Argument(metavar="[DELIVERY_ID]", help="One delivery, such as dlv_01jd...")
+        str | None, typer.Argument(metavar="DELIVERY_ID", help="One delivery, such as dlv_01jd...")
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="All that failed or was missed at this endpoint ...")] = None,
     since: Annotated[str | None, typer.Option(help="... since then: 2h, 1d, or a time.")] = None,

@@ -128,7 +128,7 @@ def delete(*, id_: Id, project: Project = "default", as_json: AsJson = False) ->
 @group.command()
 def secret(
     *,
-    id_: Annotated[str | None, typer.Argument(metavar="[ENDPOINT_ID]")] = None,
+    id_: Annotated[str | None, typer.Argument(metavar="ENDPOINT_ID")] = None,
     project: Project = "default",
     as_json: AsJson = False,
 ) -> None:
@@ -148,7 +148,7 @@ def secret(
 @group.command("rotate-secret")
 def rotate_secret(
     *,
-    id_: Annotated[str | None, typer.Argument(metavar="[ENDPOINT_ID]")] = None,
+    id_: Annotated[str | None, typer.Argument(metavar="ENDPOINT_ID")] = None,
     project: Project = "default",
     as_json: AsJson = False,
 ) -> None:

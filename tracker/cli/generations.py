@@ -24,8 +24,7 @@ COLUMNS = {
     "provider": "provider",
     "state": "state",
     "progress": "done",
-    "polls": "polls",
-    "when": "registered",
+    "age": "age",
     "next": "next poll",
 }
 
@@ -80,7 +79,7 @@ def checked_states(states: list[str] | None) -> tuple[str, ...]:
 
 def row(g: Generation, now: datetime) -> dict[str, Any]:
     """A generation as a line of a table."""
-    from tracker.cli.render import ago
+    from tracker.cli.render import ago, span
     from tracker.core import ids
 
     done = "100 %" if g.state == "completed" else None if g.progress is None else f"{g.progress:.0%}".replace("%", " %")
@@ -89,8 +88,7 @@ def row(g: Generation, now: datetime) -> dict[str, Any]:
         "provider": g.provider,
         "state": g.state.value,
         "progress": done,
-        "polls": g.polls,
-        "when": ago(g.registered_at, now),
+        "age": span(now - g.registered_at),
         "next": ago(g.next_poll_at, now),
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -50,16 +50,23 @@ for group in (
 def main() -> NoReturn:
     """Run one command and exit."""
     try:
-        app(prog_name="tracker")
+        code = app(prog_name="tracker", standalone_mode=False)
+        sys.stdout.flush()
     except TrackerError as error:
         _end(_sentence(error), WRONG if isinstance(error, ConfigurationError | InvalidError) else FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)  # what shells report for Ctrl-C
+    except BrokenPipeError:
+        # Whoever read us has had enough, as `head` has: nothing more can be said, not even by the interpreter's last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except Exception as error:
+        if hasattr(error, "format_message"):
+            _end_usage(error)
         if os.environ.get("TRACKER_LOG_LEVEL", "").lower() == "debug":
             raise
         _end(_unexpected(error), FAILED)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _sentence(error: TrackerError) -> str:
@@ -69,6 +76,16 @@ def _sentence(error: TrackerError) -> str:
     sentence = str(error) if not problems or isinstance(error, InvalidError) else f"{error}: {problems}"
     # The API's way to insist is a query parameter; ours is an option.
     return sentence.replace("?force=true", "--force")
+
+
+def _end_usage(error: Any) -> NoReturn:
+    """What the command line itself got wrong, in one line; a bare group prints its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(WRONG)
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "tracker"
+    sentence = " ".join(error.format_message().split()).rstrip(".")
+    _end(f"{sentence[0].lower()}{sentence[1:]}; see `{path} --help`", WRONG)
 
 
 def _unexpected(error: Exception) -> str:

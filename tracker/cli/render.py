@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,9 +16,13 @@ STATE_STYLES = {
     "completed": "green", "stored": "green", "delivered": "green", "active": "green", "failed": "red", "paused": "red",
     "processing": "yellow", "timed_out": "magenta", "queued": "blue", "pending": "blue", "cancelled": "dim",
 }  # fmt: skip
-NARROWEST = 80
-"""Columns. Where there is no terminal lines are as long as they need to be: something else reads them."""
 WIDE = 400
+"""Columns where there is no terminal: lines are as long as they need to be, since something else reads them."""
+
+
+WHOLE = frozenset({"id", "state"})
+RIGHT = frozenset({"polls", "size", "attempts", "count", "age", "took"})
+"""Columns that are never cut, and columns of numbers."""
 
 
 def console(*, error: bool = False) -> Console:
@@ -52,20 +56,19 @@ def print_list(rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Map
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
-    """A table that never breaks a line: what does not fit ends in an ellipsis, ids and states last of all."""
+    """A table that never breaks a line: what does not fit ends in an ellipsis, but ids and states always stand in full."""
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
-    for key, title in columns.items():
-        found.add_column(title, no_wrap=True, overflow="ellipsis", justify="right" if key in RIGHT else "left")
-    for row in rows:
-        cells = [text_of(row.get(key)) for key in columns]
+    shown = [[text_of(row.get(key)) for key in columns] for row in rows]
+    found = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 1, 0, 0))
+    for number, (key, title) in enumerate(columns.items()):
+        whole = max(len(cells[number]) for cells in shown) if shown and key in WHOLE else None
+        justify: Literal["left", "right"] = "right" if key in RIGHT else "left"
+        found.add_column(title, no_wrap=True, overflow="ellipsis", justify=justify, min_width=whole)
+    for cells in shown:
         found.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in cells))
     return found
-
-
-RIGHT = frozenset({"polls", "size", "attempts", "count", "age", "took"})
 
 
 def text_of(value: Any) -> str:
@@ -74,6 +77,8 @@ def text_of(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
