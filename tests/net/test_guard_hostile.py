@@ -64,7 +64,7 @@ def test_a_hostile_server_ends_in_time_with_its_class(session, behaviour, error_
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert wrong.error_class == error_class, wrong
-    assert clock.seconds < 1.0
+    assert clock.seconds < 2.0
     assert peak < 4 * 1024 * 1024
 
 
@@ -81,7 +81,7 @@ def test_the_same_holds_over_tls(session, authority):
         for behaviour in behaviours:
             with hostile.serving(behaviour, authority.context()) as server, hostile.Clock() as clock:
                 assert refused(session, server.url, deadline=0.5).error_class == error_class
-            assert clock.seconds < 1.0
+            assert clock.seconds < 2.0
 
 
 def test_silence_is_told_from_the_deadline(session):
@@ -110,7 +110,7 @@ def test_a_gzip_bomb_stays_as_small_as_it_came(session):
 def test_a_handshake_that_never_ends(session):
     with hostile.serving(hostile.falls_silent()) as server, hostile.Clock() as clock:
         assert refused(session, server.url.replace("http:", "https:"), deadline=0.4).error_class == "timeout"
-    assert clock.seconds < 1.0
+    assert clock.seconds < 2.0
 
 
 def test_look_ups_are_bounded_in_time_and_number():
