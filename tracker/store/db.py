@@ -37,9 +37,13 @@ def _dumps(value: Any) -> str:
 
 
 class Database:
-    """One pool of connections. `size` bounds the connections kept, for as many threads as may work at once."""
+    """One pool of connections. `size` bounds the connections kept, for as many threads as may work at once.
+
+    `ahead` is added to the server's clock wherever `now` is asked for: tests move hours with it instead of waiting for them.
+    """
 
     def __init__(self, url: str, *, size: int = 5, application: str = "tracker") -> None:
+        self.ahead = timedelta(0)
         self.engine = create_engine(
             sqlalchemy_url(url),
             pool_size=size,
@@ -61,6 +65,7 @@ class Database:
     def transaction(self) -> Iterator[Transaction]:
         """A transaction that commits at the end of the block, or rolls back when it raises."""
         with self.engine.begin() as connection:
+            connection.info["ahead"] = self.ahead
             yield connection
 
     def close(self) -> None:
@@ -77,7 +82,8 @@ class Database:
 def now(tx: Transaction) -> datetime:
     """The database's clock: one clock for all machines."""
     at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return at
+    ahead: timedelta = tx.info.get("ahead", timedelta(0))
+    return at + ahead
 
 
 def revision(tx: Transaction) -> str | None:
