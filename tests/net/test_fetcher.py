@@ -188,6 +188,15 @@ def test_a_credentials_own_host_is_reachable_and_its_connection_serves_nobody_el
     fetcher.close()
 
 
+@pytest.mark.parametrize("spelling", ["[::1]:{}", "::1:{}"])
+def test_an_own_host_may_be_an_ipv6_address(spelling):
+    fetcher = Fetcher(CLOSED)
+    with hostile.serving(hostile.says(hostile.OK), host="::1") as server:
+        assert one(fetcher, f"http://[::1]:{server.port}/", host_allowed=spelling.format(server.port)).status == 200
+        assert one(fetcher, f"http://[::1]:{server.port}/", host_allowed="::1:1").failure == "address"
+    fetcher.close()
+
+
 def test_unreachable_hosts_and_unsendable_asks(fetcher):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -204,5 +204,4 @@ def _is_origin(origin: str, host_port: str) -> bool:
         return False
     if "@" in origin or "\\" in origin or not parts.hostname:
         return False
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{port}" == host_port.lower()
+    return f"{parts.hostname}:{port}" == host_port.lower().replace("[", "").replace("]", "")
