@@ -12,6 +12,7 @@ from tracker.couriers.store import store_at
 from tracker.net.fetch import Fetcher
 from tracker.net.guard import GuardedSession
 from tracker.services.artifacts import Artifacts
+from tracker.services.asking import Asking
 from tracker.services.credentials import Credentials
 from tracker.services.deliveries import Deliveries
 from tracker.services.delivery import Delivery
@@ -97,7 +98,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         idempotency=Idempotency(database),
         health=Health(database, bell),
         polling=Polling(
-            database, vault, bell, fetcher, recording, price=price, longest=longest, slots=settings.workers_poll
+            database, bell, Asking(vault, fetcher), recording, price=price, longest=longest, slots=settings.workers_poll
         ),
         delivery=Delivery(database, vault, bell, session),
         downloading=Downloading(

@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("concurrency", sa.Integer(), server_default="50", nullable=False),
         sa.Column("tokens", sa.Double(), server_default="0", nullable=False),
         sa.Column("refilled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("batch_size", sa.SmallInteger(), server_default="1", nullable=False),
         sa.Column("no_batch_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -123,7 +124,9 @@ def upgrade() -> None:
             name=op.f("credentials_paused_with_reason"),
         ),
         sa.CheckConstraint("state IN ('active', 'paused')", name=op.f("credentials_state_known")),
-        sa.CheckConstraint("requests_per_second > 0 AND concurrency > 0", name=op.f("credentials_budget_positive")),
+        sa.CheckConstraint(
+            "requests_per_second > 0 AND concurrency > 0 AND batch_size > 0", name=op.f("credentials_budget_positive")
+        ),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("credentials_project_id_fkey"), ondelete="CASCADE"
         ),

@@ -38,7 +38,8 @@ class Endpoints:
         with self._database.transaction() as tx:
             now = db.now(tx)
             blank = Endpoint(
-                id=ids.uuid7(now), project_id=project_id, url=form.url, description="", events=(), tags=(), providers=(), headers=None,
+                id=ids.uuid7(now), project_id=project_id, url=form.url, description="",
+                events=(), tags=(), providers=(), headers=None,
                 header_names=(), rate_limit=None, schedule=None, ca=None, enabled=True, disabled_reason=None, created_at=now, updated_at=now,
             )  # fmt: skip
             made = endpoints.insert(tx, self._filled(blank, form, set(type(form).model_fields), now), host_of(form.url))
@@ -154,7 +155,7 @@ class Endpoints:
         return delivery_id
 
     def recover(self, project_id: UUID, endpoint_id: UUID, since: datetime) -> int:
-        """Send again what failed since then or was missed while disabled; returns how many deliveries that is.
+        """Send again what failed since then or was missed while disabled; returns how many deliveries.
 
         In slices of a transaction each, in order of what happened; a crash in the middle is mended by asking again.
         """

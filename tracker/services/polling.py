@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from time import monotonic
 from uuid import UUID
@@ -16,36 +17,38 @@ from tracker import bell
 from tracker.core import backoff, ids
 from tracker.core.generation import State
 from tracker.core.lifecycle import Decision, decide
-from tracker.core.observation import Observation, Problem, ProblemCode
-from tracker.core.urls import host_of
-from tracker.errors import ConfigurationError
-from tracker.net.fetch import Answer, Ask, Fetcher
-from tracker.providers import REGISTRY
-from tracker.providers.base import Account, Response, Subject
+from tracker.core.observation import Observation, Problem
+from tracker.services.asking import Asking, Round
 from tracker.services.recording import Judged, Recording
 from tracker.store import clocks, credentials, db, due, switches
-from tracker.store.credentials import Credential
 from tracker.store.db import Database
 from tracker.store.due import Asked
-from tracker.store.vault import Vault
+
+log = logging.getLogger(__name__)
 
 BATCH = 200
 """Polls per claim and message: one such batch in flight asks about 950 a second at 200 ms upstream latency (measured)."""
-DEADLINE = 15.0
-"""Seconds for one answer, everything included. Relays that take longer are asked again later."""
+BATCH_PATH_FORGOTTEN = timedelta(days=1)
+"""After this a relay without a batch path is tried for one again."""
 MESSAGE_LIFE = 30.0
 """Seconds after which an unread batch message is void: its polls are due again by then."""
 
 
 class Polling:
-    """`fetcher` belongs to this process. `slots` is how many batches this installation works on at once."""
+    """`slots` is how many batches this installation works on at once."""
 
     def __init__(
-        self, database: Database, vault: Vault, bell_: bell.Bell, fetcher: Callable[[], Fetcher], recording: Recording, *,
-        price: float, longest: float, slots: int,
-    ) -> None:  # fmt: skip
-        self._database, self._vault, self._bell, self._fetcher = database, vault, bell_, fetcher
-        self._recording = recording
+        self,
+        database: Database,
+        bell_: bell.Bell,
+        asking: Asking,
+        recording: Recording,
+        *,
+        price: float,
+        longest: float,
+        slots: int,
+    ) -> None:
+        self._database, self._bell, self._asking, self._recording = database, bell_, asking, recording
         self._price, self._longest, self._slots = price, longest, slots
         self._clock_providers: dict[int, str] = {}
 
@@ -89,55 +92,22 @@ class Polling:
                 started, clock = db.now(tx), monotonic()
                 asked = due.asked(tx, claims, self._longest)
                 accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
-            for slice_ in self._observe(asked, accounts, started, clock):
-                now = started + timedelta(seconds=monotonic() - clock)
-                self._recording.record([self._judge(a, seen, body, now) for a, seen, body in slice_], now)
+            round_ = Round(accounts, lambda: started + timedelta(seconds=monotonic() - clock))
+            for slice_ in self._asking.observe(asked, round_):
+                now = round_.now()
+                self._recording.record([self._judge(*observed, now) for observed in slice_], now)
         finally:
             with self._database.transaction() as tx:
                 due.land(tx, batch)
+        if round_.without_batch:
+            self._forget_batches(round_)
         return len(asked)
 
-    def _observe(
-        self, asked: Sequence[Asked], accounts: dict[int, Credential], started: datetime, clock: float
-    ) -> Iterable[list[tuple[Asked, Observation, bytes]]]:
-        asks: list[Ask] = []
-        refused: list[tuple[Asked, Observation, bytes]] = []
-        opened: dict[tuple[int, str], Account | Problem] = {}
-        for a in asked:
-            key = (a.credential_id, a.provider)
-            if key not in opened:
-                opened[key] = self._open(accounts[a.credential_id], a.provider)
-            account = opened[key]
-            if isinstance(account, Problem):
-                refused.append((a, account, b""))
-                continue
-            asks.append(self._question(a, account))
-        if refused:
-            yield refused
-        for answers in self._fetcher().fetch(asks, at_once=BATCH):
-            at = started + timedelta(seconds=monotonic() - clock)
-            yield [self._read(answer, at) for answer in answers]
-
-    @staticmethod
-    def _question(a: Asked, account: Account) -> Ask:
-        question = REGISTRY[a.provider].question(account, Subject(a.task_id, a.kind))
-        return Ask(
-            key=a, method=question.method, url=question.url, headers=question.headers, body=question.body, deadline=DEADLINE,
-            host_allowed=host_of(account.base_url), group=str(a.credential_id),
-        )  # fmt: skip
-
-    def _open(self, credential: Credential, provider: str) -> Account | Problem:
-        try:
-            key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
-        except ConfigurationError as wrong:
-            return Problem(ProblemCode.UNDECRYPTABLE, str(wrong))
-        return Account(credential.base_url or REGISTRY[provider].default_base_url, key)
-
-    @staticmethod
-    def _read(answer: Answer, at: datetime) -> tuple[Asked, Observation, bytes]:
-        a: Asked = answer.ask.key
-        response = Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
-        return a, REGISTRY[a.provider].read(Subject(a.task_id, a.kind), response), answer.body
+    def _forget_batches(self, round_: Round) -> None:
+        with self._database.transaction() as tx:
+            for credential_id in sorted(round_.without_batch):
+                credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
+                log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
 
     def _judge(self, a: Asked, seen: Observation, body: bytes, now: datetime) -> Judged:
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret

@@ -34,6 +34,7 @@ class Credential:
     blocked_until: datetime | None
     requests_per_second: float
     concurrency: int
+    batch_size: int
     no_batch_until: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -146,5 +147,19 @@ def write_health(tx: Transaction, credential_id: int, health: Health, paused_at:
 def no_batch(tx: Transaction, credential_id: int, until: datetime) -> None:
     """Remember that this relay has no batch path."""
     tx.execute(
-        text("UPDATE credentials SET no_batch_until = :until WHERE id = :id"), {"id": credential_id, "until": until}
+        text("UPDATE credentials SET no_batch_until = :until, batch_size = 1 WHERE id = :id"),
+        {"id": credential_id, "until": until},
     )
+
+
+def batch_again(tx: Transaction, now: datetime, sizes: dict[str, int]) -> None:
+    """Try accounts whose relay had no batch path for one again; `sizes` are the providers' batch sizes."""
+    rows = tx.execute(
+        text("SELECT id, providers FROM credentials WHERE no_batch_until <= :now FOR UPDATE"), {"now": now}
+    )
+    for row in rows.all():
+        size = min((sizes.get(provider, 1) for provider in row.providers), default=1)
+        tx.execute(
+            text("UPDATE credentials SET no_batch_until = NULL, batch_size = :size WHERE id = :id"),
+            {"id": row.id, "size": size},
+        )

@@ -44,15 +44,18 @@ WITH purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing,
            least(greatest(c.requests_per_second, 1),
                  c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8 AS have,
-           c.concurrency - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room
+           c.concurrency
+           - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room,
+           c.batch_size AS size
       FROM credentials c
      WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
        AND (EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now)
          OR EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 1 AND p.due_at <= :now))
        FOR UPDATE OF c SKIP LOCKED),
 allowed AS MATERIALIZED (
-    SELECT id, have, probing,
-           CASE WHEN probing THEN least(1, room) ELSE least(floor(have), room, greatest(:n / count(*) OVER (), 5)) END AS asks
+    SELECT id, have, probing, size,
+           CASE WHEN probing THEN least(1, room)
+                ELSE least(floor(have) * size, room * size, greatest(:n / count(*) OVER (), 5)) END AS asks
       FROM purse),
 due AS MATERIALIZED (
     SELECT d.generation_id, a.id AS credential_id
@@ -65,7 +68,7 @@ due AS MATERIALIZED (
      LIMIT :n),
 spent AS (
     UPDATE credentials c
-       SET tokens = a.have - n.asks, refilled_at = :now,
+       SET tokens = a.have - ceil(n.asks::float8 / a.size), refilled_at = :now,
            probes = c.probes + a.probing::int,
            probe_at = CASE WHEN a.probing
                            THEN CAST(:now AS timestamptz) + make_interval(secs => (:probe_waits)[least(c.probes + 2, :probe_steps)])
@@ -74,7 +77,8 @@ spent AS (
      WHERE c.id = n.credential_id),
 flown AS (
     INSERT INTO flights (batch_id, credential_id, asks, until)
-    SELECT :batch, credential_id, count(*), :flight_until FROM due GROUP BY credential_id)
+    SELECT :batch, d.credential_id, ceil(count(*)::float8 / min(a.size)), :flight_until
+      FROM due d JOIN allowed a ON a.id = d.credential_id GROUP BY d.credential_id)
 UPDATE polls p
    SET due_at = {_NEXT}, asked_at = :now, fence = p.fence + 1,
        watched_at = CASE WHEN p.failures = 0 AND p.asked_at IS NOT NULL THEN p.asked_at ELSE p.watched_at END

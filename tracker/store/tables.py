@@ -103,6 +103,8 @@ credentials = Table(
     Column("concurrency", Integer, nullable=False, server_default="50"),
     Column("tokens", Double, nullable=False, server_default="0"),
     Column("refilled_at", Time, nullable=False, server_default=NOW),
+    # How many ids one request can carry there; 1 where the relay has no batch path, which is tried again later.
+    Column("batch_size", SmallInteger, nullable=False, server_default="1"),
     Column("no_batch_until", Time),
     Column("created_at", Time, nullable=False, server_default=NOW),
     Column("updated_at", Time, nullable=False, server_default=NOW),
@@ -119,7 +121,7 @@ credentials = Table(
         name="paused_with_reason",
     ),
     CheckConstraint(_words("state", "active", "paused"), name="state_known"),
-    CheckConstraint("requests_per_second > 0 AND concurrency > 0", name="budget_positive"),
+    CheckConstraint("requests_per_second > 0 AND concurrency > 0 AND batch_size > 0", name="budget_positive"),
     Index("credentials_api_key_hash", "api_key_hash"),
 )
 

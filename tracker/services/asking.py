@@ -1,0 +1,164 @@
+"""Asking a provider about claimed generations: one request for many where it can, singly where it cannot. No transaction is open here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+
+import orjson
+
+from tracker.core.observation import Observation, Problem, ProblemCode, Seen
+from tracker.core.urls import host_of
+from tracker.errors import ConfigurationError
+from tracker.net.fetch import Answer, Ask, Fetcher
+from tracker.providers import REGISTRY
+from tracker.providers.base import Account, Response, Subject
+from tracker.store.credentials import Credential
+from tracker.store.due import Asked
+from tracker.store.vault import Vault
+
+AT_ONCE = 200
+"""Requests in flight per batch; the credentials' own bounds were kept by the claim."""
+DEADLINE = 15.0
+"""Seconds for one answer, everything included. Relays that take longer are asked again later."""
+SUSPICIOUS = frozenset({ProblemCode.HTTP_ERROR, ProblemCode.UNREADABLE})
+"""Problems of a whole batch that may be the batch path's alone: one of its members, asked singly, tells."""
+
+Observed = tuple[Asked, Observation, bytes]
+"""A generation, what was seen of it, and the provider's own body about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """What one request is about: one generation, or many.
+
+    `suspect` holds what a whole batch was answered with; its first member is then asked singly.
+    """
+
+    members: list[Asked]
+    many: bool = False
+    suspect: Mapping[str, Observation] | None = None
+
+
+@dataclass
+class Round:
+    """One batch message's questions: who is asked with which account, and what was learned about the accounts."""
+
+    accounts: Mapping[int, Credential]
+    now: Callable[[], datetime]
+    opened: dict[tuple[int, str], Account | Problem] = field(default_factory=dict)
+    without_batch: set[int] = field(default_factory=set)
+    """Credentials whose relay turned out to have no (working) batch path."""
+
+
+class Asking:
+    """`fetcher` belongs to this process."""
+
+    def __init__(self, vault: Vault, fetcher: Callable[[], Fetcher]) -> None:
+        self._vault, self._fetcher = vault, fetcher
+
+    def observe(self, asked: Sequence[Asked], round_: Round) -> Iterator[list[Observed]]:
+        """What is seen of each, in slices as answers arrive; every generation is answered for once."""
+        askable: list[Asked] = []
+        refused: list[Observed] = []
+        for a in asked:
+            account = self._account(a, round_)
+            if isinstance(account, Problem):
+                refused.append((a, account, b""))
+            else:
+                askable.append(a)
+        if refused:
+            yield refused
+        errands = self._errands(askable, round_)
+        while errands:
+            asks, errands = [self._ask(errand, round_) for errand in errands], []
+            for answers in self._fetcher().fetch(asks, at_once=AT_ONCE):
+                slice_: list[Observed] = []
+                for answer in answers:
+                    seen, left = self._read(answer, round_)
+                    slice_ += seen
+                    errands += left
+                if slice_:
+                    yield slice_
+
+    def _account(self, a: Asked, round_: Round) -> Account | Problem:
+        key = (a.credential_id, a.provider)
+        if key not in round_.opened:
+            round_.opened[key] = self._open(round_.accounts[a.credential_id], a.provider)
+        return round_.opened[key]
+
+    def _open(self, credential: Credential, provider: str) -> Account | Problem:
+        try:
+            key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
+        except ConfigurationError as wrong:
+            return Problem(ProblemCode.UNDECRYPTABLE, str(wrong))
+        return Account(credential.base_url or REGISTRY[provider].default_base_url, key)
+
+    @staticmethod
+    def _errands(asked: Sequence[Asked], round_: Round) -> list[_Errand]:
+        def account_of(a: Asked) -> tuple[int, str, str]:
+            return a.credential_id, a.provider, a.kind or ""
+
+        errands: list[_Errand] = []
+        for (credential_id, provider, _), group in groupby(sorted(asked, key=account_of), key=account_of):
+            members = list(group)
+            size = min(REGISTRY[provider].batch_size, round_.accounts[credential_id].batch_size)
+            if size > 1 and len(members) > 1:
+                errands += [_Errand(members[i : i + size], many=True) for i in range(0, len(members), size)]
+            else:
+                errands += [_Errand([a]) for a in members]
+        return errands
+
+    def _ask(self, errand: _Errand, round_: Round) -> Ask:
+        first = errand.members[0]
+        account = round_.opened[first.credential_id, first.provider]
+        if isinstance(account, Problem):
+            raise TypeError("a credential that cannot be opened is answered for before anything is asked")
+        provider = REGISTRY[first.provider]
+        if errand.many:
+            question = provider.batch_question(account, [Subject(a.task_id, a.kind) for a in errand.members])
+        else:
+            question = provider.question(account, Subject(first.task_id, first.kind))
+        return Ask(
+            key=errand, method=question.method, url=question.url, headers=question.headers, body=question.body,
+            deadline=DEADLINE, host_allowed=host_of(account.base_url),
+        )  # fmt: skip
+
+    def _read(self, answer: Answer, round_: Round) -> tuple[list[Observed], list[_Errand]]:
+        errand: _Errand = answer.ask.key
+        first, *others = errand.members
+        provider = REGISTRY[first.provider]
+        response = Response(answer.status, answer.headers, answer.body, round_.now(), answer.failure, answer.detail)
+        if errand.many:
+            seen = provider.read_batch([Subject(a.task_id, a.kind) for a in errand.members], response)
+            return self._spread(errand.members, seen, round_)
+        observed = (first, provider.read(Subject(first.task_id, first.kind), response), answer.body)
+        if errand.suspect is None:
+            return [observed], []
+        if isinstance(observed[1], Seen):
+            round_.without_batch.add(first.credential_id)
+            return [observed], [_Errand([a]) for a in others]
+        return [observed, *((a, errand.suspect[a.task_id], b"") for a in others)], []
+
+    @staticmethod
+    def _spread(
+        members: list[Asked], seen: Mapping[str, Observation] | None, round_: Round
+    ) -> tuple[list[Observed], list[_Errand]]:
+        if seen is None:
+            round_.without_batch.add(members[0].credential_id)
+            return [], [_Errand([a]) for a in members]
+        if len(seen) == len({a.task_id for a in members}) and all(_is_suspicious(o) for o in seen.values()):
+            return [], [_Errand(members, suspect=seen)]
+        found: list[Observed] = [(a, seen[a.task_id], _own_body(seen[a.task_id])) for a in members if a.task_id in seen]
+        return found, [_Errand([a]) for a in members if a.task_id not in seen]
+
+
+def _is_suspicious(observation: Observation) -> bool:
+    return isinstance(observation, Problem) and observation.code in SUSPICIOUS
+
+
+def _own_body(observation: Observation) -> bytes:
+    """The part of a batch answer that is about this task, as the single query would have given it."""
+    return orjson.dumps(observation.raw) if isinstance(observation, Seen) else b""
