@@ -46,6 +46,24 @@ def test_the_demonstration_knows_nothing_of_what_is_configured() -> None:
     assert load(base, dotenv=None).embedded
 
 
+def test_the_supervisors_own_dotenv_counts_and_the_one_where_children_start_does_not() -> None:
+    ours: dict[str, str | None] = {
+        "TRACKER_MY_RELAY_API_KEY": "sk",
+        "TRACKER_API_PORT": "1",
+        "TRACKER_EMPTY": None,
+        "OTHER": "x",
+    }
+    found = environment.inherited(
+        {"TRACKER_API_PORT": "2", "PATH": "/bin"}, ours, ["TRACKER_PUBLIC_URL", "TRACKER_API_PORT", "OTHER"]
+    )
+    assert found == {
+        "TRACKER_MY_RELAY_API_KEY": "sk",
+        "TRACKER_API_PORT": "2",
+        "PATH": "/bin",
+        "TRACKER_PUBLIC_URL": "",
+    }
+
+
 def test_no_secret_stands_on_a_command_line_and_the_simulator_knows_none() -> None:
     settings, variables = load(GIVEN, dotenv=None), made(GIVEN)
     members = [

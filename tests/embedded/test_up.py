@@ -232,7 +232,15 @@ def test_a_port_left_at_its_default_moves_and_one_that_was_set_does_not(up: Up, 
         assert refused.process.wait(20) == 2
     assert (
         refused.said
-        == f"tracker: TRACKER_FLOWER_PORT: port {port} is taken; free it, choose another, or unset it to take the next free one\n"
+        == f"tracker: TRACKER_FLOWER_PORT: port {port} is taken or not allowed; free it, choose another, or unset it to take the next free one\n"
+    )
+
+
+def test_an_address_that_is_not_ours_names_the_variable(home: Path) -> None:
+    tracker = Up(home, TRACKER_API_HOST="192.0.2.1")
+    assert tracker.process.wait(20) == 2
+    assert (
+        tracker.said == "tracker: TRACKER_API_HOST: nothing can listen on 192.0.2.1; use an address of this machine\n"
     )
 
 

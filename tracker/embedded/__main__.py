@@ -18,12 +18,14 @@ from tracker.embedded.demo import Demonstration
 from tracker.embedded.installation import Installation, Programs
 from tracker.embedded.loopback import Loopback
 from tracker.embedded.ports import LOOPBACK
+from tracker.embedded.roster import PROJECT
 from tracker.embedded.screen import Screen
 from tracker.embedded.story import Story, verdict
 from tracker.embedded.supervisor import Orders
 from tracker.errors import ConfigurationError, TrackerError
 from tracker.settings import Settings, load
 
+DOTENV = ".env"
 INTERRUPTED = 130
 """What shells report for Ctrl-C."""
 DEMO_PORTS = {"api_port": 8100, "flower_port": 5655, "simulator_port": 8887}
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None, programs: Programs = Programs()
             return _fresh(settings, screen)
         if options.command == "demo":
             return _demo(settings if options.home else settings.changed(home=settings.home / "demo"), screen, programs)
-        return _run(Installation(settings, screen, Orders(), os.environ, programs), demo=options.demo)
+        base = environment.inherited(os.environ, dotenv_values(DOTENV), dotenv_values(PROJECT / DOTENV))
+        return _run(Installation(settings, screen, Orders(), base, programs), demo=options.demo)
     except TrackerError as wrong:
         return _complain(screen, wrong)
     except KeyboardInterrupt:
@@ -57,7 +60,7 @@ def _complain(screen: Screen, wrong: TrackerError) -> int:
 def _demo(settings: Settings, screen: Screen, programs: Programs) -> int:
     """A tracker of its own with nothing configured: never the user's servers, providers or ports."""
     plain = Settings(home=settings.home, log_level=settings.log_level).changed(**DEMO_PORTS)
-    base = environment.without_settings(os.environ, dotenv_values(".env"))
+    base = environment.without_settings(os.environ, dotenv_values(PROJECT / DOTENV))
     return _run(Installation(plain, screen, Orders(), base, programs), demo=True, ends_itself=True)
 
 

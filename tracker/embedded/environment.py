@@ -15,6 +15,7 @@ FOREIGN = ("CELERY_", "FLOWER_")
 """Celery and Flower read these prefixes and prefer them to their configuration."""
 FOREIGN_TO_OUR_DATABASE = "PG"
 """libpq reads these: PGSSLMODE=require, say, would keep everybody from the embedded server. With a server of the user's they are his."""
+PREFIX = "TRACKER_"
 SIMULATOR_VARIABLE = "TRACKER_INTERNAL_SIMULATOR_URL"
 
 
@@ -28,10 +29,19 @@ def complete(
     return {**inherited, **_fields(settings), **_accounts(settings), **simulator, "PYTHONUNBUFFERED": "1"}
 
 
-def without_settings(base: Mapping[str, str], dotenv_names: Iterable[str] = ()) -> dict[str, str]:
-    """An environment in which nothing of ours is configured. An empty variable hides the one in `.env`, which children read too."""
-    plain = {name: value for name, value in base.items() if not name.startswith("TRACKER_")}
-    return {**plain, **{name: "" for name in dotenv_names if name.startswith("TRACKER_")}}
+def inherited(base: Mapping[str, str], ours: Mapping[str, str | None], theirs: Iterable[str]) -> dict[str, str]:
+    """The environment with the supervisor's `.env` below it. `theirs` are the names in the `.env` that children would find by themselves.
+
+    Children start in another folder; what only stands there was never meant, and an empty variable hides it.
+    """
+    found = {name: value for name, value in ours.items() if name.startswith(PREFIX) and value}
+    hidden = {name: "" for name in theirs if name.startswith(PREFIX)}
+    return {**hidden, **found, **base}
+
+
+def without_settings(base: Mapping[str, str], theirs: Iterable[str] = ()) -> dict[str, str]:
+    """An environment in which nothing of ours is configured, whatever the children's `.env` says."""
+    return inherited({name: value for name, value in base.items() if not name.startswith(PREFIX)}, {}, theirs)
 
 
 def _fields(settings: Settings) -> dict[str, str]:

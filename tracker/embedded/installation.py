@@ -123,12 +123,16 @@ class Installation:
         self.settings = self.settings.changed(**{f"{name}_port": port for name, port in self.ports.items()})
 
     def _port(self, name: str, wanted: int, host: str) -> int:
+        if not ports.is_free(0, host):
+            raise ConfigurationError(
+                "TRACKER_API_HOST", f"nothing can listen on {host}", "use an address of this machine"
+            )
         if name not in self.settings.given:
             return ports.free_port(wanted, host)
         if not ports.reserve(wanted, host):
             raise ConfigurationError(
                 f"TRACKER_{name.upper()}",
-                f"port {wanted} is taken",
+                f"port {wanted} is taken or not allowed",
                 "free it, choose another, or unset it to take the next free one",
             )
         return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -11,7 +12,8 @@ LOOPBACK = "127.0.0.1"
 HIGHEST = 32_767
 """Above it the kernel hands out ports to outgoing connections, so a chosen port could be taken between two starts."""
 LOWEST = 10_240
-_reserved: dict[int, socket.socket | None] = {}
+_reserved: dict[int, int | None] = {}
+"""Ports that are ours, each with the open file that tells other processes so (on Linux)."""
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -45,7 +47,7 @@ def reserve(port: int, host: str = LOOPBACK) -> bool:
         if claim:
             claim.close()
         return False
-    _reserved[port] = claim
+    _reserved[port] = claim.detach() if claim else None
     return True
 
 
@@ -62,4 +64,4 @@ def release(port: int) -> None:
     """Give a reserved port back, once its server has stopped for good."""
     reservation = _reserved.pop(port, None)
     if reservation is not None:
-        reservation.close()
+        os.close(reservation)

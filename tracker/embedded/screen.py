@@ -22,7 +22,7 @@ class Screen:
     """One console, and one log once the home is known."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False)
         self._log: Path | None = None
 
     def keep_log(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class Screen:
     def say(self, sentence: str) -> None:
         """One thing that happened."""
         clock = time.strftime("%H:%M:%S")
-        self.console.print(Text.assemble((clock, "dim"), "  ", sentence))
+        self.console.print(Text.assemble((clock, "dim"), "  ", sentence), soft_wrap=True)
         if self._log is not None:
             rotate(self._log)
             with open_log(self._log) as log:
@@ -72,4 +72,4 @@ class Screen:
 
     def fail(self, sentence: str) -> None:
         """Why it does not go on."""
-        self.console.print(Text(f"tracker: {sentence}", style="red" if self.live else ""))
+        self.console.print(Text(f"tracker: {sentence}", style="red" if self.live else ""), soft_wrap=True)

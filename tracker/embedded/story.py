@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rich import box
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +13,11 @@ from tracker.embedded.demo import Demonstration, Example
 from tracker.embedded.screen import Screen
 
 COLOURS = {"completed": "green", "failed": "red", "processing": "yellow", "queued": "blue"}
-BAR = 12
+COLUMNS = {"generation": 10, "prompt": 10, "state": 10, "progress": 10, "age": 6, "polls": 5, "webhook": 8, "mp4": 8}
+"""Name and least width: a column that grows while one looks makes the whole table jump."""
+WIDE = 130
+"""Characters of a line in which all columns find room."""
+BAR = 10
 """Characters of a full progress bar."""
 
 
@@ -22,12 +27,9 @@ class Story:
     def __init__(self, demonstration: Demonstration, screen: Screen) -> None:
         self.demonstration, self._screen = demonstration, screen
         self._told: dict[str, tuple[str, bool, str]] = {}
-        self._live = (
-            Live(console=screen.console, get_renderable=lambda: table(demonstration.examples), refresh_per_second=4)
-            if screen.live
-            else None
-        )
-        if self._live is not None:
+        self._live: Live | None = None
+        if screen.live:
+            self._live = Live(console=screen.console, get_renderable=self._table, refresh_per_second=4)
             self._live.start()
         self._ended = False
 
@@ -46,6 +48,9 @@ class Story:
         if self._live is not None and not self._ended:
             self._live.stop()
         self._ended = True
+
+    def _table(self) -> Table:
+        return table(self.demonstration.examples, self._screen.console.width)
 
     def _tell_change(self, example: Example, say: Callable[[str], None]) -> None:
         now = (example.state, example.webhook, example.file)
@@ -67,32 +72,29 @@ def verdict(demonstration: Demonstration) -> str:
     )
 
 
-def table(examples: list[Example]) -> Table:
-    """The examples as they stand now."""
-    found = Table(title="Generations on the simulator", title_style="bold", border_style="dim", pad_edge=False)
-    found.add_column("generation", no_wrap=True, style="cyan")
-    found.add_column("prompt", style="dim", overflow="ellipsis", no_wrap=True, max_width=32)
-    found.add_column("state", min_width=10)
-    found.add_column("progress", no_wrap=True)
-    for name in ("age", "polls"):
-        found.add_column(name, justify="right", no_wrap=True)
-    found.add_column("webhook", no_wrap=True)
-    found.add_column("mp4", no_wrap=True)
+def table(examples: list[Example], width: int = WIDE) -> Table:
+    """The examples as they stand now; a narrow terminal gets the columns that matter most."""
+    found = Table(title="Generations on the simulator", title_style="bold", border_style="dim", box=box.ROUNDED)
+    shown = [name for name in COLUMNS if width >= WIDE or name not in {"prompt", "progress", "polls"}]
+    for name in shown:
+        found.add_column(name, no_wrap=True, min_width=COLUMNS[name], max_width=28 if name == "prompt" else None)
     for example in examples:
-        state = Text(example.state, style=COLOURS.get(example.state, ""))
-        webhook = Text("verified", style="green") if example.webhook else Text("-", style="dim")
-        file = Text(example.file, style="green" if example.checked else "dim")
-        found.add_row(
-            example.id or "...",
-            example.prompt,
-            state,
-            bar(example),
-            f"{example.age:.1f} s",
-            str(example.polls),
-            webhook,
-            file,
-        )
+        cells = _cells(example)
+        found.add_row(*(cells[name] for name in shown))
     return found
+
+
+def _cells(example: Example) -> dict[str, Text]:
+    return {
+        "generation": Text(example.id or "...", style="cyan"),
+        "prompt": Text(example.prompt, style="dim", overflow="ellipsis"),
+        "progress": bar(example),
+        "state": Text(example.state, style=COLOURS.get(example.state, "")),
+        "age": Text(f"{example.age:.1f} s", justify="right"),
+        "polls": Text(str(example.polls), justify="right"),
+        "webhook": Text("verified", style="green") if example.webhook else Text("-", style="dim"),
+        "mp4": Text(example.file, style="green" if example.checked else "dim"),
+    }
 
 
 def bar(example: Example) -> Text:
