@@ -111,6 +111,7 @@ def upgrade() -> None:
         sa.Column("probes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("blocked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failing", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("requests_per_second", sa.REAL(), server_default="20", nullable=False),
         sa.Column("concurrency", sa.Integer(), server_default="50", nullable=False),
         sa.Column("tokens", sa.Double(), server_default="0", nullable=False),

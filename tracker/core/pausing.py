@@ -14,6 +14,13 @@ REFUSALS = 3
 """401 or 403 answers in a row that pause: from different generations where there are so many, since one may be another account's."""
 
 
+FAILING = 20
+"""So many answers in a row without a word from the provider (5xx, time-outs, broken connections) open the circuit: it is an outage."""
+CIRCUIT_LONGEST = 30.0
+"""Seconds between two half-open probes at most: a recovery is noticed within this."""
+_SILENT = frozenset({ProblemCode.HTTP_ERROR, ProblemCode.TIMEOUT, ProblemCode.CONNECTION, ProblemCode.UNREADABLE})
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """How a credential fares. `pending` counts its generations on the schedule."""
@@ -25,6 +32,8 @@ class Health:
     probes: int = 0
     probe_at: datetime | None = None
     blocked_until: datetime | None = None
+    failing: int = 0
+    """Answers in a row that showed an outage; from FAILING on the circuit is open, and one poll at a time is let through."""
 
 
 def judge(health: Health, answers: Iterable[tuple[UUID, Observation]], *, pending: int, now: datetime) -> Health:
@@ -45,9 +54,28 @@ def _after(health: Health, generation_id: UUID, answer: Observation, pending: in
             return replace(health, blocked_until=max(until, health.blocked_until or until))
         case Seen() | Problem(code=ProblemCode.NOT_FOUND | ProblemCode.UNKNOWN_STATUS | ProblemCode.NO_OUTPUT):
             # The provider knew us: whatever it said of the task, the key is good.
-            return Health(blocked_until=health.blocked_until) if health.paused or health.refused else health
+            return _well(health)
+        case Problem(code=code) if code in _SILENT:
+            return _silent(health, now)
         case _:
             return health
+
+
+def _well(health: Health) -> Health:
+    if not (health.paused or health.refused or health.failing):
+        return health
+    # The circuit's own wait ends with the outage; a Retry-After that still runs does not.
+    return Health(blocked_until=None if health.failing >= FAILING else health.blocked_until)
+
+
+def _silent(health: Health, now: datetime) -> Health:
+    if health.failing >= FAILING and health.blocked_until and health.blocked_until > now:
+        return health  # the circuit is open: this was asked before it opened
+    failing = min(health.failing + 1, 1000)
+    if failing < FAILING:
+        return replace(health, failing=failing)
+    until = now + timedelta(seconds=min(CIRCUIT_LONGEST, 2.0 ** min(failing - FAILING, 10)))
+    return replace(health, failing=failing, blocked_until=max(until, health.blocked_until or until))
 
 
 def _refused(health: Health, generation_id: UUID, answer: Problem, pending: int, now: datetime) -> Health:

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -142,7 +143,7 @@ class Credentials:
         """Let a paused credential go on; its generations are asked about within its budget."""
         with self._database.transaction() as tx:
             locked = credentials.lock(tx, self._found(tx, project_id, name).id)
-            if locked is not None and (locked.health.paused or locked.health.refused or locked.blocked_until):
+            if locked is not None and (locked.health != Health()):
                 change_health(tx, locked, Health(), db.now(tx))
         self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{name} resumed")
         return self.get(project_id, name)
@@ -173,16 +174,16 @@ class Credentials:
 
     def callback(self, provider: str, token: str, body: bytes) -> None:
         """A provider says that something happened: never trusted, it only makes the poll happen now. NotFoundError for an unknown token."""
-        task_ids = list(_words_in(body))[:100]
+        task_ids = list(islice(_words_in(body), 100))
         with self._database.transaction() as tx:
             credential = credentials.by_token(tx, token)
             if credential is None or provider not in credential.providers:
                 raise NotFoundError("callback", "token")
-            now = db.now(tx)
-            for task_id in task_ids:
-                g = generations.of_task(tx, credential.project_id, provider, credential.id, task_id)
-                if g is not None:
-                    due.ask_now(tx, g.id, now)
+            tasks = {(provider, credential.id, task_id) for task_id in task_ids}
+            found = generations.of_tasks(tx, credential.project_id, tasks).values()
+            # In the order of their ids, as everywhere: two callbacks must not wait for each other crosswise.
+            for g in sorted(found, key=lambda g: g.id):
+                due.ask_now(tx, g.id, db.now(tx))
         self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"callback from {provider}")
 
     def callback_url(self, credential: Credential, provider: str) -> str:

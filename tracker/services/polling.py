@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from threading import Event
 from time import monotonic
 from uuid import UUID
 
@@ -30,6 +31,10 @@ BATCH = 200
 """Polls per claim and message: one such batch in flight asks about 950 a second at 200 ms upstream latency (measured)."""
 BATCH_PATH_FORGOTTEN = timedelta(days=1)
 """After this a relay without a batch path is tried for one again."""
+SHIFT = 0.9
+"""Seconds that one dispatch goes on while budgets hold polls back: the next tick comes after one second."""
+REFILL = 0.1
+"""Seconds between two claims under a budget."""
 MESSAGE_LIFE = 30.0
 """Seconds after which an unread batch message is void: its polls are due again by then."""
 
@@ -51,6 +56,7 @@ class Polling:
         self._database, self._bell, self._asking, self._recording = database, bell_, asking, recording
         self._price, self._longest, self._slots = price, longest, slots
         self._clock_providers: dict[int, str] = {}
+        self._pause = Event()
 
     def dispatch(self) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
@@ -58,11 +64,15 @@ class Polling:
         At most two batches per slot are outstanding, so that a backlog waits in the database, in order, and not in the broker.
         """
         self._bell.answered(bell.DISPATCH)
-        sent = 0
+        sent, ends = 0, monotonic() + SHIFT
         while claims := self._claim():
             batch, polls = claims
             if not polls:
-                break
+                # Only a budget may hold due polls back: it refills all the time, so we stay and share it out evenly.
+                if monotonic() > ends or not self._starved():
+                    break
+                self._pause.wait(REFILL)
+                continue
             sent += len(polls)
             message = [str(batch), [[str(c.generation_id), c.fence] for c in polls]]
             self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=MESSAGE_LIFE)
@@ -80,6 +90,10 @@ class Polling:
             if any(c.clock_id not in self._clock_providers for c in claims):
                 self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
             return batch, claims
+
+    def _starved(self) -> bool:
+        with self._database.transaction() as tx:
+            return due.starved(tx, db.now(tx))
 
     def _story(self, claims: Sequence[due.Claim]) -> str:
         counted = Counter(self._clock_providers.get(c.clock_id, "?") for c in claims)

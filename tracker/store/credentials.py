@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,6 +33,7 @@ class Credential:
     probes: int
     probe_at: datetime | None
     blocked_until: datetime | None
+    failing: int
     requests_per_second: float
     concurrency: int
     batch_size: int
@@ -43,7 +45,9 @@ class Credential:
     def health(self) -> Health:
         """What `pausing.judge` needs to know."""
         paused = self.state == "paused"
-        return Health(paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until)
+        return Health(
+            paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until, self.failing
+        )
 
 
 def _credential(row: Any) -> Credential:
@@ -66,10 +70,19 @@ def by_id(tx: Transaction, ids: list[int]) -> dict[int, Credential]:
     return {row.id: _credential(row) for row in rows}
 
 
-def lock(tx: Transaction, credential_id: int) -> Credential | None:
-    """One credential, locked until the end of the transaction."""
-    row = tx.execute(text("SELECT * FROM credentials WHERE id = :id FOR UPDATE"), {"id": credential_id}).first()
+def lock(tx: Transaction, credential_id: int, *, against_use: bool = False) -> Credential | None:
+    """One credential, locked until the end of the transaction; `against_use` also keeps new generations from naming it."""
+    strength = "UPDATE" if against_use else "NO KEY UPDATE"
+    row = tx.execute(text(f"SELECT * FROM credentials WHERE id = :id FOR {strength}"), {"id": credential_id}).first()
     return None if row is None else _credential(row)
+
+
+def hold(tx: Transaction, ids: Collection[int]) -> dict[int, Sequence[str]]:
+    """Keep these credentials from being deleted until the end of the transaction; returns what each serves now."""
+    rows = tx.execute(
+        text("SELECT id, providers FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"), {"ids": sorted(ids)}
+    )
+    return {row.id: row.providers for row in rows}
 
 
 def by_token(tx: Transaction, token: str) -> Credential | None:
@@ -134,12 +147,12 @@ def write_health(tx: Transaction, credential_id: int, health: Health, paused_at:
     tx.execute(
         text(
             "UPDATE credentials SET state = :state, paused_reason = :reason, paused_at = :paused_at, refused = :refused,"
-            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until WHERE id = :id"
+            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until, failing = :failing WHERE id = :id"
         ),
         {
             "id": credential_id, "state": "paused" if health.paused else "active", "reason": health.reason,
             "paused_at": paused_at, "refused": list(health.refused), "probes": health.probes, "probe_at": health.probe_at,
-            "blocked_until": health.blocked_until,
+            "blocked_until": health.blocked_until, "failing": health.failing,
         },
     )  # fmt: skip
 

@@ -16,12 +16,15 @@ from sqlalchemy import text
 
 from tracker.core.generation import State
 from tracker.core.lifecycle import Known
+from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store.db import Transaction
 from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
+BURST = 0.4
+"""Seconds of a credential's rate that may be saved up: in any 10 s at most 4 % more than the rate is asked."""
 FLIGHT_LEASE = timedelta(seconds=45)
 """After this a batch that was never reported back no longer counts against its credentials' concurrency."""
 
@@ -36,25 +39,29 @@ _GAP = f"""(SELECT (c.gaps[floor(x.at)::int + 1] * (1 - (x.at - floor(x.at)))
                   * CASE WHEN p.price IS NULL THEN 1 ELSE sqrt(p.price / c.price) END
              FROM clocks c, LATERAL (SELECT {_POSITION} AS at) x WHERE c.id = p.clock_id)"""
 _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane = 1 THEN 600 ELSE
-    greatest({SHORTEST_CLAIM}, least({_GAP} * (0.9 + 0.2 * random()), coalesce(p.longest, :longest),
+    greatest({SHORTEST_CLAIM}, least(least({_GAP} * (0.9 + 0.2 * random()), coalesce(p.longest, :longest))
+                                     * (SELECT a.stretch FROM allowed a WHERE a.id = p.credential_id),
                                      extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
 
+# Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root.
 CLAIM = f"""
 WITH purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing,
-           least(greatest(c.requests_per_second, 1),
+           least(greatest(c.requests_per_second * {BURST}, 1),
                  c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8 AS have,
            c.concurrency
            - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room,
-           c.batch_size AS size
+           c.batch_size AS size, c.failing,
+           greatest(extract(epoch FROM CAST(:now AS timestamptz) - (
+               SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
       FROM credentials c
      WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
        AND (EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now)
          OR EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 1 AND p.due_at <= :now))
        FOR UPDATE OF c SKIP LOCKED),
 allowed AS MATERIALIZED (
-    SELECT id, have, probing, size,
-           CASE WHEN probing THEN least(1, room)
+    SELECT id, have, probing, size, exp(least(lag, 80) / 16) AS stretch,
+           CASE WHEN probing OR failing >= :failing THEN least(1, room)
                 ELSE least(floor(have) * size, room * size, greatest(:n / count(*) OVER (), 5)) END AS asks
       FROM purse),
 due AS MATERIALIZED (
@@ -110,6 +117,7 @@ def claim(
             "flight_until": now + FLIGHT_LEASE,
             "probe_waits": list(probe_waits),
             "probe_steps": len(probe_waits),
+            "failing": FAILING,
         },
     )
     return [Claim(*row) for row in rows]
@@ -232,26 +240,42 @@ def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
     )
 
 
-def enter(
-    tx: Transaction, generation_id: UUID, *, credential_id: int, clock_id: int, due_at: datetime, clock_from: datetime,
-    timeout_at: datetime, price: float | None, longest: float | None,
-) -> None:  # fmt: skip
-    """Put a generation on the schedule (or back on it, as new)."""
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A generation as it enters the schedule."""
+
+    generation_id: UUID
+    credential_id: int
+    clock_id: int
+    due_at: datetime
+    clock_from: datetime
+    timeout_at: datetime
+    price: float | None
+    longest: float | None
+
+
+_TYPES = {
+    "generation_id": "uuid", "credential_id": "int", "clock_id": "int", "due_at": "timestamptz", "clock_from": "timestamptz",
+    "timeout_at": "timestamptz", "price": "real", "longest": "real",
+}  # fmt: skip
+
+
+def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
+    """Put generations on the schedule (or back on it, as new)."""
+    if not entering:
+        return
+    arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())
     tx.execute(
         text(
-            """
-            INSERT INTO polls (generation_id, credential_id, clock_id, due_at, clock_from, timeout_at, price, longest)
-            VALUES (:generation_id, :credential_id, :clock_id, :due_at, :clock_from, :timeout_at, :price, :longest)
+            f"""
+            INSERT INTO polls ({", ".join(_TYPES)}) SELECT * FROM unnest({arrays})
             ON CONFLICT (generation_id) DO UPDATE
                SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
                    clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
                    answered_late = false, price = excluded.price, longest = excluded.longest"""
         ),
-        {
-            "generation_id": generation_id, "credential_id": credential_id, "clock_id": clock_id, "due_at": due_at,
-            "clock_from": clock_from, "timeout_at": timeout_at, "price": price, "longest": longest,
-        },
-    )  # fmt: skip
+        {name: [getattr(entry, name) for entry in entering] for name in _TYPES},
+    )
 
 
 def leave(tx: Transaction, generation_ids: Sequence[UUID]) -> None:
@@ -282,13 +306,13 @@ def ask_now(tx: Transaction, generation_id: UUID, now: datetime) -> bool:
     return moved.rowcount > 0
 
 
-def move_deadline(tx: Transaction, generation_id: UUID, timeout_at: datetime) -> None:
+def move_deadline(tx: Transaction, generation_id: UUID, timeout_at: datetime, now: datetime) -> None:
     """Carry a changed timeout to the schedule, whose next look must not lie far behind it."""
     tx.execute(
         text(
-            "UPDATE polls SET timeout_at = :at, due_at = least(due_at, greatest(:at, now())) WHERE generation_id = :id"
+            "UPDATE polls SET timeout_at = :at, due_at = least(due_at, greatest(:at, :now)) WHERE generation_id = :id"
         ),
-        {"id": generation_id, "at": timeout_at},
+        {"id": generation_id, "at": timeout_at, "now": now},
     )
 
 
@@ -323,6 +347,21 @@ def count_pending(tx: Transaction, credential_id: int) -> int:
     """How many generations of a credential are on the schedule."""
     return int(
         tx.execute(text("SELECT count(*) FROM polls WHERE credential_id = :id"), {"id": credential_id}).scalar_one()
+    )
+
+
+def starved(tx: Transaction, now: datetime) -> bool:
+    """Whether anything is due that only a budget holds back."""
+    return bool(
+        tx.execute(
+            text(
+                """
+                SELECT EXISTS (SELECT FROM credentials c WHERE c.state = 'active' AND c.failing < :failing
+                   AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
+                   AND EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now))"""
+            ),
+            {"now": now, "failing": FAILING},
+        ).scalar_one()
     )
 
 
