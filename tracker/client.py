@@ -80,10 +80,6 @@ class Tracker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the connections back."""
         self._session.close()
 
     def register(self, provider: str, task_id: str, **fields: Any) -> dict[str, Any]:
@@ -148,13 +144,15 @@ class Tracker:
         """Stop tracking (the provider goes on). ConflictError when it is completed or failed already."""
         return self._json("POST", _path(generation_id, "/cancel"))
 
-    def download(self, generation_id: str, kind: str = "video", index: int = 0, *, to: str | Path = ".") -> Path:
-        """Fetch a stored copy to a file, or into a folder; returns where it is. DownloadError when there is none.
+    def download(
+        self, generation_id: str, kind: str = "video", index: int = 0, *, to: str | Path = ".", timeout: float = 600
+    ) -> Path:
+        """Fetch a stored copy to a file, or into a folder; returns where it is. A copy that is being stored is waited for.
 
-        What arrived before a lost connection is kept beside it as `.part` and continued, even by a later call. The file appears under
-        its name only when its SHA-256 is right.
+        What came before a lost connection is kept as `.part` and continued, even by a later call; the file appears only when its SHA-256
+        is right. DownloadError when there is no copy after `timeout` seconds.
         """
-        artifact = self._artifact(generation_id, kind, index)
+        artifact = self._artifact(generation_id, kind, index, timeout)
         target = Path(to)
         if target.is_dir():
             target /= f"{generation_id}-{kind}-{index}{guess_extension(artifact['media_type'] or '') or ''}"
@@ -166,14 +164,18 @@ class Tracker:
         part.replace(target)
         return target
 
-    def _artifact(self, generation_id: str, kind: str, index: int) -> dict[str, Any]:
-        for artifact in self._json("GET", _path(generation_id, "/artifacts"))["data"]:
-            if (artifact["kind"], artifact["index"]) == (kind, index):
-                if artifact["state"] != "stored":
-                    why = artifact["error"] or "not stored"
-                    raise DownloadError(f"{generation_id} {kind}/{index} is {artifact['state']} ({why})")
+    def _artifact(self, generation_id: str, kind: str, index: int, timeout: float) -> dict[str, Any]:
+        until = time.monotonic() + timeout
+        while True:
+            found = self._json("GET", _path(generation_id, "/artifacts"))["data"]
+            artifact = next((a for a in found if (a["kind"], a["index"]) == (kind, index)), None)
+            if artifact is None:
+                raise DownloadError(f"{generation_id} has no copy of {kind}/{index}; register it with download=True")
+            if artifact["state"] == "stored":
                 return dict(artifact)
-        raise DownloadError(f"{generation_id} has no copy of {kind}/{index}; register it with download=True")
+            if artifact["state"] == "failed" or time.monotonic() > until:
+                raise DownloadError(f"{generation_id} {kind}/{index} is {artifact['state']} {artifact['error'] or ''}")
+            time.sleep(1.0)
 
     def _complete(self, path: str, part: Path, size: int) -> None:
         until = time.monotonic() + self._patience
