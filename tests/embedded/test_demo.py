@@ -64,9 +64,9 @@ def test_an_example_says_what_it_still_lacks(example: Example, missing: str) -> 
     assert example.done == (not missing or bool(example.wrong))
 
 
-def test_a_demonstration_without_a_server_ends_at_once_and_says_why() -> None:
+def test_a_demonstration_without_a_server_ends_in_time_and_says_why() -> None:
     nobody = Loopback("http://127.0.0.1:9", "trk_secret")
-    demonstration = Demonstration(nobody, nobody)
+    demonstration = Demonstration(nobody, nobody, seconds=0.5)
     demonstration.run()
     assert demonstration.finished.is_set()
     assert demonstration.missing.startswith("the demonstration broke off (")

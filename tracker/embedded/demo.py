@@ -6,9 +6,11 @@ It knows the product only from outside, as a user's program does. It runs beside
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tracker.embedded.loopback import Loopback
@@ -26,6 +28,9 @@ PROMPTS = (
 DEADLINE = 120.0
 """Seconds for everything; the simulator's generations end within about 4 to 20 s."""
 LOOK_EVERY = 0.25
+PATIENCE = 20.0
+"""Seconds in which a server that ended is back, and what it was asked for too."""
+Found = TypeVar("Found")
 COMPLETED = "generation.completed"
 ENDS = {"completed", "failed", "cancelled"}
 
@@ -94,9 +99,10 @@ class Demonstration:
         """The whole of it, in the present thread. Never raises because of a server."""
         deadline = time.monotonic() + self.seconds
         try:
-            receiver = Receiver(self.api.call("GET", "/v1/secret")["secret"])
+            secret = self._patiently(lambda: self.api.call("GET", "/v1/secret")["secret"], deadline)
+            receiver = Receiver(secret)
             for example in self.examples:
-                self._register(example, receiver.url)
+                self._patiently(partial(self._register, example, receiver.url), deadline)
             while time.monotonic() < deadline and not all(example.done for example in self.examples):
                 for example in self.examples:
                     if not example.done:
@@ -106,6 +112,18 @@ class Demonstration:
             self.trouble = f"the demonstration broke off ({wrong})"
         finally:
             self.finished.set()
+
+    @staticmethod
+    def _patiently(call: Callable[[], Found], deadline: float) -> Found:
+        """A server that is away is being started again: ask once more, for a while."""
+        until = min(deadline, time.monotonic() + PATIENCE)
+        while True:
+            try:
+                return call()
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_EVERY)
 
     def _register(self, example: Example, webhook_url: str) -> None:
         task = self.simulator.call("POST", "/luma/generations", {"user_prompt": example.prompt})

@@ -24,9 +24,11 @@ class Loopback:
     bearer: str
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The JSON of an answer. Raises TrackerError with the server's own words for a status outside 2xx, OSError when it is away."""
+        """The JSON of an answer. Raises TrackerError with the server's own words when it refuses, OSError when it is away or unwell."""
         content = None if body is None else json.dumps(body).encode()
         status, answer = self._ask(method, path, content)
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ConnectionError(f"{method} {path} was answered {status}: {answer[:500].decode(errors='replace')}")
         if not http.HTTPStatus.OK <= status < http.HTTPStatus.MULTIPLE_CHOICES:
             raise TrackerError(f"{method} {path} was answered {status}: {answer[:500].decode(errors='replace')}")
         found: dict[str, Any] = json.loads(answer)
