@@ -9,6 +9,7 @@ from functools import partial
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -53,7 +54,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     """The API of one process. The caller keeps the services and closes them."""
     app = FastAPI(
         title="Generation Tracker", lifespan=_lifespan, redirect_slashes=False, docs_url=None, redoc_url=None,
-        openapi_url="/openapi.json",
+        generate_unique_id_function=_operation,
     )  # fmt: skip
     app.state.context = Context.of(settings, services)
     app.state.requests = Requests()
@@ -64,6 +65,11 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.add_middleware(Frame, requests=app.state.requests)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """The name that generated clients call it by, such as `generations_cancel`."""
+    return f"{route.tags[0] if route.tags else 'docs'}_{route.name}".rstrip("_")
 
 
 async def _problem(request: Request, error: Exception) -> Response:

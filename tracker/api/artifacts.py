@@ -100,17 +100,14 @@ async def _links(caller: Reader, sent: Body, services: Use) -> Links:
 
 Allowed = Annotated[Access, Depends(_access)]
 Linking = Annotated[Links, Depends(_links)]
-BYTES: dict[str, Any] = {
-    "summary": "The bytes of a stored copy",
+FILE: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+BYTES = told("The bytes of a stored copy", may=(304, 404, 409, 416), reads=("Range", "If-Range", "If-None-Match")) | {
     "responses": {
-        200: {"description": "The whole file.", "content": {"application/octet-stream": {}}},
-        206: {"description": "The range that was asked for.", "content": {"application/octet-stream": {}}},
+        200: {"description": "The whole file.", **FILE},
+        206: {"description": "The range that was asked for.", **FILE},
         307: {"description": "A signed link to the object store."},
-    },
-    "openapi_extra": {"x-problems": [304, 404, 409, 416]},
+    }
 }
-
-
 LINK = told("A link that needs no key", takes=LinkForm, shows=LinkShown, optional=True, may=(404, 409))
 
 

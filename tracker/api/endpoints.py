@@ -31,7 +31,17 @@ EXAMPLE = {
 Id = Annotated[str, Path(description="`ep_...`")]
 
 
-@routes.post("", **told("Add an endpoint", takes=EndpointForm, shows=EndpointShown, example=EXAMPLE, status=201))
+@routes.post(
+    "",
+    **told(
+        "Add an endpoint",
+        takes=EndpointForm,
+        shows=EndpointShown,
+        example=EXAMPLE,
+        status=201,
+        reads=("Idempotency-Key",),
+    ),
+)
 def create(caller: Writer, sent: Body, services: Use) -> Response:
     """It gets a secret of its own. Empty filters let every event through."""
     form = sent.form(EndpointForm)
@@ -70,7 +80,7 @@ def delete(caller: Writer, endpoint_id: Id, services: Use) -> Response:
     return nothing()
 
 
-@routes.post("/{endpoint_id}/test", **told("Send a `ping`", shows=DeliveryMade, status=202, may=(404,)))
+@routes.post("/{endpoint_id}/test", **told("Send a ping", shows=DeliveryMade, status=202, may=(404,)))
 def test(caller: Writer, endpoint_id: Id, services: Use) -> Response:
     """The delivery tells how it went."""
     made = services.endpoints.test(caller.project_id, views.parsed("ep", endpoint_id))

@@ -46,7 +46,14 @@ Id = Annotated[str, Path(description="`gen_...`")]
 @routes.post(
     "",
     **told(
-        "Register a generation", takes=RegistrationForm, shows=GenerationShown, example=EXAMPLE, status=201, may=(409,)
+        "Register a generation",
+        takes=RegistrationForm,
+        shows=GenerationShown,
+        example=EXAMPLE,
+        status=201,
+        also=(200,),
+        may=(409,),
+        reads=("Idempotency-Key",),
     ),
 )
 def register(caller: Writer, sent: Body, here: Here) -> Response:
@@ -65,7 +72,9 @@ def _registered(here: Context, made: Registered) -> Response:
     return answer(fields, 201 if made.created else 200, {"Location": f"/v1/generations/{fields['id']}"})
 
 
-@routes.post("/batch", **told("Register up to 1,000 generations", shows=BatchShown, takes=BatchForm))
+@routes.post(
+    "/batch", **told("Register up to 1,000 generations", shows=BatchShown, takes=BatchForm, reads=("Idempotency-Key",))
+)
 def register_batch(request: Request, caller: Writer, sent: BatchBody, here: Here) -> Response:
     """One result per item, in order; what is wrong with one does not hinder the others."""
     items = [_form(item) for item in sent.form(BatchForm).generations]
@@ -113,7 +122,13 @@ def list_(  # noqa: PLR0917 - each is one filter of the query string
 
 
 @routes.get(
-    "/{generation_id}", **told("Read a generation, or wait until it changes", shows=GenerationShown, may=(304, 404))
+    "/{generation_id}",
+    **told(
+        "Read a generation, or wait until it changes",
+        shows=GenerationShown,
+        may=(304, 404),
+        reads=("If-None-Match", "Prefer"),
+    ),
 )
 async def get(request: Request, caller: Reader, generation_id: Id, here: Here) -> Response:
     """`If-None-Match` answers 304 while nothing changed. `Prefer: wait=N` (up to 60 s) answers as soon as the version changes."""

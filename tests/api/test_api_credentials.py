@@ -1,0 +1,92 @@
+"""Provider accounts and callbacks through the API."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from tracker.api import schemas
+
+KEY = "sk-not-to-be-seen"
+
+
+def test_a_credential_is_stored_and_its_key_never_shown(api: Any) -> None:
+    answer = api.call(
+        "PUT", "/v1/credentials/acme", json={"providers": ["luma"], "base_url": "http://127.0.0.1:9/", "api_key": KEY}
+    )
+    made = api.shows(answer, schemas.CredentialShown)
+    assert (made["base_url"], made["has_api_key"], made["state"]) == ("http://127.0.0.1:9", True, "active")
+    assert (made["requests_per_second"], made["concurrency"]) == (20, 50)
+    changed = api.call("PUT", "/v1/credentials/acme", json={"concurrency": 7})
+    assert (changed.json()["concurrency"], changed.json()["has_api_key"]) == (7, True)
+    page = api.get("/v1/credentials")
+    assert [c["name"] for c in api.shows(page, schemas.CredentialPage)["data"]] == ["acme", "default"]
+    assert not any(KEY in text for text in (answer.text, changed.text, page.text, api.get("/v1/credentials/acme").text))
+
+
+def test_wrong_credentials_are_refused(shared_api: Any) -> None:
+    put = "/v1/credentials/wrong"
+    shared_api.problem(shared_api.call("PUT", put, json={}), 422, "invalid", "providers")
+    shared_api.problem(shared_api.call("PUT", put, json={"providers": ["nobody"]}), 422, "invalid", "providers.0")
+    shared_api.problem(
+        shared_api.call("PUT", put, json={"providers": ["luma"], "base_url": "http://10.0.0.1"}),
+        422,
+        "invalid",
+        "base_url",
+    )
+    shared_api.problem(
+        shared_api.call("PUT", put, json={"providers": ["luma"], "concurrency": "7x"}), 422, "invalid", "concurrency"
+    )
+    told = shared_api.call("PUT", put, json={"providers": ["luma"], "api_key": {"sk": KEY}})
+    shared_api.problem(told, 422, "invalid", "api_key")
+    assert KEY not in told.text
+    shared_api.problem(
+        shared_api.call("PUT", "/v1/credentials/a%00b", json={"providers": ["luma"]}), 422, "invalid", "name"
+    )
+    shared_api.problem(
+        shared_api.call("PUT", "/v1/credentials/" + "x" * 101, json={"providers": ["luma"]}), 422, "invalid", "name"
+    )
+    shared_api.problem(shared_api.get("/v1/credentials/nobody"), 404, "not_found")
+
+
+def test_what_generations_wait_for_is_not_taken_away(api: Any) -> None:
+    made = api.register()["id"]
+    put = {"base_url": "http://127.0.0.1:9"}
+    for answer in (api.call("DELETE", "/v1/credentials/default"), api.call("PUT", "/v1/credentials/default", json=put)):
+        assert api.problem(answer, 409, "pending_generations")["count"] == 1
+    assert api.call("PUT", "/v1/credentials/default?force=true", json=put).json()["base_url"] == put["base_url"]
+    assert api.call("DELETE", "/v1/credentials/default?force=true").status_code == 204
+    assert api.get(f"/v1/generations/{made}").json()["error"]["code"] == "credential_deleted"
+    api.problem(api.get("/v1/credentials/default"), 404, "not_found")
+    assert api.get("/v1/credentials").json()["data"] == []
+    api.problem(api.get("/v1/credentials/default?force=perhaps"), 404, "not_found")
+    api.problem(api.call("DELETE", "/v1/credentials/default?force=perhaps"), 422, "invalid", "force")
+
+
+def test_resume_and_test(api: Any) -> None:
+    assert api.shows(api.post("/v1/credentials/default/resume"), schemas.CredentialShown)["state"] == "active"
+    api.call("PUT", "/v1/credentials/default", json={"base_url": "http://127.0.0.1:1", "api_key": KEY})
+    tried = api.shows(api.post("/v1/credentials/default/test"), schemas.CredentialTest)
+    assert tried["ok"] is False
+    assert KEY not in str(tried)
+
+
+def test_a_callback_is_taken_from_anybody_who_has_the_token(api: Any) -> None:
+    api.register("a-task-id")
+    path = urlsplit(api.get("/v1/credentials/default").json()["callback_url"]).path
+    nobody = {"Authorization": None}
+    bodies = [
+        b"",
+        b'{"task": {"id": "a-task-id"}}',
+        b'["unknown", "\\ud800 half", "n\\u0000l"]',
+        b"\xff\xff",
+        b"{",
+        b"[" * 100_000,
+        b"7",
+    ]
+    for body in bodies:
+        answer = api.call("POST", path, data=body, headers=nobody)
+        assert api.shows(answer, schemas.CallbackTaken) == {"received": True}, body[:20]
+    api.problem(api.call("POST", path, data=b"x" * 300_000, headers=nobody), 413, "too_large")
+    api.problem(api.call("POST", path + "x", data=b"{}", headers=nobody), 404, "not_found")
+    api.problem(api.call("POST", "/callbacks/luma/%00", data=b"{}", headers=nobody), 422, "invalid", "token")
