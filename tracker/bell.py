@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 import redis
 from celery import Celery
 from kombu.entity import Queue
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,10 @@ FETCH = "tracker.fetch"
 
 COALESCE_SECONDS = 5
 """A ring is remembered this long when nobody answers it; the answerer forgets it before it claims."""
+PATIENCE = 1.0
+"""Seconds that one step of ringing may take. A request waits for it, and the tick finds the work anyway."""
+SILENCE = 5.0
+"""Seconds without a try after Redis or the broker failed us: everybody would wait for it otherwise, one after the other."""
 CHANGED = "tracker:changed"
 """The channel that carries the ids of generations that changed, for those who wait."""
 
@@ -34,7 +41,7 @@ def celery_app(broker_url: str, *, embedded_namespace: str = "tracker:") -> Cele
     """The Celery application, configured by what was measured: see docs/OPERATIONS.md."""
     app = Celery("tracker", broker=broker_url)
     transport: dict[str, Any] = {"socket_connect_timeout": 5}
-    if broker_url.startswith(("redis", "rediss")):
+    if _is_redis(broker_url):
         transport |= {
             "visibility_timeout": 240,
             "unacked_restore_interval": 5,
@@ -48,6 +55,7 @@ def celery_app(broker_url: str, *, embedded_namespace: str = "tracker:") -> Cele
         }
     else:
         transport = {"confirm_publish": True}
+    kind = {} if _is_redis(broker_url) else {"x-queue-type": "quorum"}
     app.conf.update(
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -62,8 +70,7 @@ def celery_app(broker_url: str, *, embedded_namespace: str = "tracker:") -> Cele
         accept_content=["json"],
         task_create_missing_queues=False,
         task_default_queue=DEFAULT,
-        task_default_queue_type="quorum" if not broker_url.startswith(("redis", "rediss")) else "classic",
-        task_queues=[Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(name, queue_arguments=kind) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_publish_retry=False,
         task_soft_time_limit=50,
         task_time_limit=60,
@@ -78,58 +85,121 @@ def celery_app(broker_url: str, *, embedded_namespace: str = "tracker:") -> Cele
     return app
 
 
+def publisher(broker_url: str) -> Celery:
+    """The application of those who only ring: it gives up at once, where a worker goes on trying to reach its broker."""
+    app = celery_app(broker_url)
+    # Without `max_retries` a publish tries for 6 s towards a closed port, and for two minutes towards a mute one (measured).
+    patience: dict[str, Any] = {"max_retries": 0, "connect_retries_timeout": PATIENCE}
+    if _is_redis(broker_url):
+        patience |= {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry_on_timeout": False}
+    else:
+        patience |= {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+    app.conf.broker_connection_timeout = app.conf.broker_pool_acquire_timeout = PATIENCE
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, **patience}
+    return app
+
+
+def _is_redis(url: str) -> bool:
+    return url.startswith(("redis:", "rediss:"))
+
+
+class _Circuit:
+    """Whether a server is worth a try: not for a while after it failed."""
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+
+    @property
+    def open(self) -> bool:
+        return monotonic() < self._until
+
+    def failed(self) -> None:
+        self._until = monotonic() + SILENCE
+
+
 class Bell:
     """Rings queues. One per process, made after fork."""
 
     def __init__(self, app: Celery, redis_url: str) -> None:
         self._app = app
+        # One retry, at once: a kept connection may have died with the server's last restart.
         self._redis = redis.Redis.from_url(
-            redis_url, socket_timeout=2, socket_connect_timeout=2, health_check_interval=25, protocol=2
-        )
+            redis_url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, health_check_interval=25, protocol=2,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        )  # fmt: skip
+        self._redis_circuit = _Circuit()
+        # Usually both are one server, and then nobody waits for it twice.
+        self._broker_circuit = self._redis_circuit if app.conf.broker_url == redis_url else _Circuit()
 
     def ring(self, task: str, queue: str, *, because: str = "", expires: float = 10.0) -> bool:
         """Wake the workers of `queue` once, however often it is rung before one answers. `because` is shown in Flower.
 
         True when a message went out; False when one is on its way already or the broker is down (the tick is the safety net).
         """
+        if self._broker_circuit.open or self._rung(task):
+            return False
+        sent = self.publish(task, queue, [], shown=because, expires=expires)
+        if not sent:
+            self.answered(task)  # nobody will: the next one shall try again
+        return sent
+
+    def _rung(self, task: str) -> bool:
+        """Whether a ring is on its way already; without Redis nobody knows, and one too many does no harm."""
+        if self._redis_circuit.open:
+            return False
         try:
-            if not self._redis.set(f"tracker:rung:{task}", b"1", nx=True, ex=COALESCE_SECONDS):
-                return False
+            return not self._redis.set(f"tracker:rung:{task}", b"1", nx=True, ex=COALESCE_SECONDS)
         except redis.RedisError:
-            log.debug("rings cannot be coalesced: redis is not reachable")
-        return self.publish(task, queue, [], shown=because, expires=expires)
+            self._redis_failed()
+            return False
+
+    def _redis_failed(self) -> None:
+        self._redis_circuit.failed()
+        log.warning("redis is not reachable; rings are not coalesced, and waiters are told late")
 
     def answered(self, task: str) -> None:
         """Forget the ring: called before the claim, so that work made from now on rings again."""
+        self._redis_call("delete", f"tracker:rung:{task}")
+
+    def _redis_call(self, name: str, *arguments: str) -> None:
+        if self._redis_circuit.open:
+            return
         try:
-            self._redis.delete(f"tracker:rung:{task}")
+            getattr(self._redis, name)(*arguments)
         except redis.RedisError:
-            log.debug("a ring cannot be forgotten: redis is not reachable")
+            self._redis_failed()
 
     def publish(self, task: str, queue: str, arguments: Sequence[Any], *, shown: str, expires: float) -> bool:
-        """Send one message. `shown` is what a person reads in Flower; `expires` is in seconds."""
-        try:
-            self._app.send_task(
-                task,
-                args=list(arguments),
-                queue=queue,
-                expires=expires,
-                argsrepr=shown or "()",
-                kwargsrepr="{}",
-                retry=False,
-            )
-        except Exception as wrong:  # noqa: BLE001 - brokers raise what they like; the row in the database is due anyway
-            log.warning("the broker did not take %s: %s", task, type(wrong).__name__)
+        """Send one message. `shown` is what a person reads in Flower; `expires` is in seconds. False when the broker did not take it."""
+        if self._broker_circuit.open:
             return False
-        return True
+        message: dict[str, Any] = {
+            "args": list(arguments), "queue": queue, "expires": expires, "argsrepr": shown or "()", "kwargsrepr": "{}",
+        }  # fmt: skip
+        wrong = self._send(task, message)
+        if wrong is not None:
+            self._broker_circuit.failed()
+            log.warning("the broker did not take %s: %s", task, type(wrong).__name__)
+        return wrong is None
+
+    def _send(self, task: str, message: dict[str, Any]) -> Exception | None:
+        began, wrong = monotonic(), None
+        # What fails at once fails twice: a kept connection may have died with the broker's last restart.
+        while monotonic() - began < PATIENCE / 2:
+            try:
+                self._app.send_task(task, **message, retry=False, timeout=PATIENCE, confirm_timeout=PATIENCE)
+            except Exception as said:  # noqa: BLE001 - brokers raise what they like; the row in the database is due anyway
+                if wrong is not None:
+                    return said
+                wrong = said
+            else:
+                return None
+        return wrong
 
     def changed(self, generation_ids: Sequence[str]) -> None:
         """Tell those who wait that these generations changed."""
-        try:
-            if generation_ids:
-                self._redis.publish(CHANGED, " ".join(generation_ids))
-        except redis.RedisError:
-            log.debug("waiters are not told: redis is not reachable")
+        if generation_ids:
+            self._redis_call("publish", CHANGED, " ".join(generation_ids))
 
     def reachable(self) -> Mapping[str, bool]:
         """Whether the broker and Redis answer now."""

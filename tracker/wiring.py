@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from tracker.bell import Bell, celery_app
+from tracker.bell import Bell, publisher
 from tracker.core.addresses import Policy
 from tracker.couriers.store import store_at
 from tracker.net.fetch import Fetcher
@@ -72,7 +72,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
     vault = Vault(secret_keys)
     redis_url = settings.required("redis_url")
     broker_url = settings.broker_url.get_secret_value() if settings.broker_url else redis_url
-    bell = Bell(celery_app(broker_url), redis_url)
+    bell = Bell(publisher(broker_url), redis_url)
     policy = Policy.of(settings.reachable, settings.egress_ports)
     fetcher: Callable[[], Fetcher] = cache(lambda: Fetcher(policy))
     session: Callable[[], GuardedSession] = cache(lambda: GuardedSession(policy))
