@@ -97,7 +97,8 @@ class Generations:
             account = chosen(credentials.of_project(tx, g.project_id), g.provider, change.credential)
             if account is None:
                 raise InvalidError(no_credential(g.provider, change.credential))
-            other = generations.of_task(tx, g.project_id, g.provider, account.id, g.task_id)
+            task = (g.provider, account.id, g.task_id)
+            other = generations.of_tasks(tx, g.project_id, [task]).get(task)
             if other is not None and other.id != g.id:
                 raise ConflictError(
                     "this task is registered with that credential already", id=ids.public("gen", other.id)
@@ -119,7 +120,8 @@ class Generations:
             return None
         if refused := check_url(url, self._policy, https_only=True):
             raise InvalidError(FieldProblem("webhook_url", refused))
-        return endpoints.receiver_of_host(tx, g.project_id, host_of(url))
+        host = host_of(url)
+        return endpoints.receivers_of_hosts(tx, g.project_id, [host])[host]
 
     def _carry_to_schedule(self, tx: Transaction, before: Generation, after: Generation) -> None:
         if after.state in FINAL:
@@ -127,7 +129,7 @@ class Generations:
         if after.credential_id != before.credential_id:
             self._enter(tx, after, db.now(tx))
         elif after.timeout_at != before.timeout_at:
-            due.move_deadline(tx, after.id, after.timeout_at)
+            due.move_deadline(tx, after.id, after.timeout_at, db.now(tx))
 
     def delete(self, project_id: UUID, generation_id: UUID) -> None:
         """Forget a generation, its history and its stored copies."""
@@ -197,11 +199,13 @@ class Generations:
         return self.get(project_id, generation_id)
 
     def _enter(self, tx: Transaction, g: Generation, now: datetime) -> None:
-        clock_id = clocks.ensure(tx, g.provider, subject_of(g), "waiting", price=self._price, longest=self._longest)
-        due.enter(
-            tx, g.id, credential_id=g.credential_id, clock_id=clock_id, due_at=now, clock_from=g.submitted_at or g.registered_at,
-            timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
+        key = (g.provider, subject_of(g))
+        learned = clocks.ensure(tx, [key], "waiting", price=self._price, longest=self._longest)[key]
+        entry = due.Scheduled(
+            generation_id=g.id, credential_id=g.credential_id, clock_id=learned.id, due_at=now,
+            clock_from=g.submitted_at or g.registered_at, timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
         )  # fmt: skip
+        due.enter(tx, [entry])
 
     def _store(self, tx: Transaction, step: steps.Step, now: datetime) -> None:
         generations.rewrite(tx, [step.generation], now)

@@ -167,9 +167,8 @@ class Recording:
         learned = self._learned.get(j.asked.clock_id)
         if learned is None or learned.phase != "waiting":
             return j.asked.clock_id, j.asked.clock_from
-        clock_id = clocks.ensure(
-            tx, learned.provider, learned.subject, "processing", price=self._price, longest=self._longest
-        )
+        key = (learned.provider, learned.subject)
+        clock_id = clocks.ensure(tx, [key], "processing", price=self._price, longest=self._longest)[key].id
         started = j.seen.started_at if isinstance(j.seen, Seen) else None
         trusted = started is not None and j.asked.clock_from <= started <= now
         return clock_id, started if trusted and started else now

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,14 +12,16 @@ from tracker import bell, providers
 from tracker.core import ids
 from tracker.core.addresses import Policy, check_url
 from tracker.core.generation import Generation, State
-from tracker.core.schedule import Clock
 from tracker.core.urls import host_of
 from tracker.errors import ConflictError, FieldProblem, InvalidError, TrackerError
 from tracker.services import steps
 from tracker.services.forms import RegistrationForm
 from tracker.store import clocks, credentials, db, due, endpoints, generations, outbox
+from tracker.store.clocks import Learned
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
+from tracker.store.due import Scheduled
+from tracker.store.generations import Task
 
 JUST_SUBMITTED = timedelta(seconds=10)
 """A task submitted less than this ago is not asked about at once: no provider is done by then."""
@@ -35,14 +37,28 @@ class Registered:
     generation: Generation
 
 
-@dataclass
-class _Context:
-    """What the registrations of one request share, so that a batch looks each thing up once."""
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A form that passed every check, and the account that it will be asked with."""
 
-    now: datetime
-    accounts: list[Credential]
-    receivers: dict[str, int] = field(default_factory=dict)
-    clock_ids: dict[tuple[str, str], int] = field(default_factory=dict)
+    form: RegistrationForm
+    account: Credential
+
+    @property
+    def task(self) -> Task:
+        return self.form.provider, self.account.id, self.form.task_id
+
+    @property
+    def clock(self) -> tuple[str, str]:
+        return self.form.provider, self.form.model or self.form.kind or ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the registrations of one request share: looked up once, and made where it was missing."""
+
+    receivers: dict[str, int]
+    clocks: dict[tuple[str, str], Learned]
 
 
 class Registration:
@@ -66,42 +82,24 @@ class Registration:
     ) -> list[Registered | TrackerError]:
         """Register many tasks in one transaction; what is wrong with one does not hinder the others."""
         with self._database.transaction() as tx:
-            shared = _Context(db.now(tx), credentials.of_project(tx, project_id))
-            outcomes = [self._one(tx, project_id, form, shared) for form in forms]
-            made = [o.generation for o in outcomes if isinstance(o, Registered) and o.created]
-            outbox.publish(
-                tx, [(e, g) for g in made if (e := steps.registered(g, shared.now, self._base_url).event)], shared.now
-            )
+            now, accounts = db.now(tx), credentials.of_project(tx, project_id)
+            checked = [self._checked(form, accounts, now) for form in forms]
+            found = self._look_up(tx, project_id, [wish for wish in checked if isinstance(wish, _Wish)])
+        with self._database.transaction() as tx:
+            now = db.now(tx)
+            # An account may have been deleted since; those that are held here cannot be until we are done.
+            serving = credentials.hold(tx, {wish.account.id for wish in checked if isinstance(wish, _Wish)})
+            checked = [self._still_served(wish, serving) for wish in checked]
+            stored, made = self._store(tx, project_id, [w for w in checked if isinstance(w, _Wish)], found, now)
         if made:
             self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
-        return outcomes
+        return [self._outcome(wish, stored, made) for wish in checked]
 
-    def _one(
-        self, tx: Transaction, project_id: UUID, form: RegistrationForm | InvalidError, shared: _Context
-    ) -> Registered | TrackerError:
+    def _checked(
+        self, form: RegistrationForm | InvalidError, accounts: Sequence[Credential], now: datetime
+    ) -> _Wish | TrackerError:
         if isinstance(form, InvalidError):
             return form
-        try:
-            account = self._checked(form, shared)
-        except InvalidError as wrong:
-            return wrong
-        stored = generations.of_task(tx, project_id, form.provider, account.id, form.task_id)
-        if stored is None:
-            g = self._new(tx, project_id, form, account, shared)
-            if generations.insert(tx, g):
-                self._schedule(tx, g, shared)
-                return Registered(created=True, generation=g)
-            stored = generations.of_task(tx, project_id, form.provider, account.id, form.task_id)
-        if stored is None:
-            return ConflictError("this task is being deleted at this moment; register it again")
-        differing = differences(form, stored)
-        if differing:
-            return ConflictError(
-                "this task is registered already, with other values", *differing, id=ids.public("gen", stored.id)
-            )
-        return Registered(created=False, generation=stored)
-
-    def _checked(self, form: RegistrationForm, shared: _Context) -> Credential:
         problems: list[FieldProblem] = []
         provider = providers.get(form.provider)
         if form.kind is not None and provider.kinds and form.kind not in provider.kinds:
@@ -110,71 +108,110 @@ class Registration:
             refused = check_url(form.webhook_url, self._policy, https_only=True)
             if refused:
                 problems.append(FieldProblem("webhook_url", refused))
-        if form.submitted_at is not None and form.submitted_at > shared.now + CLOCK_TOLERANCE:
+        if form.submitted_at is not None and form.submitted_at > now + CLOCK_TOLERANCE:
             problems.append(FieldProblem("submitted_at", "it lies in the future; send the time of the submit, in UTC"))
-        account = chosen(shared.accounts, form.provider, form.credential)
+        account = chosen(accounts, form.provider, form.credential)
         if account is None:
             problems.append(no_credential(form.provider, form.credential))
-        if problems or account is None:
-            raise InvalidError(*problems)
-        return account
+        return InvalidError(*problems) if problems or account is None else _Wish(form, account)
 
-    def _new(
-        self, tx: Transaction, project_id: UUID, form: RegistrationForm, account: Credential, shared: _Context
-    ) -> Generation:
-        receiver = None
-        if form.webhook_url is not None:
-            host = host_of(form.webhook_url)
-            if host not in shared.receivers:
-                shared.receivers[host] = endpoints.receiver_of_host(tx, project_id, host)
-            receiver = shared.receivers[host]
-        same = (
-            "provider",
-            "task_id",
-            "kind",
-            "model",
-            "metadata",
-            "webhook_url",
-            "submitted_at",
-            "timeout",
-            "poll_price",
-            "poll_longest",
+    def _look_up(self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish]) -> _Found:
+        hosts = {host_of(wish.form.webhook_url) for wish in wishes if wish.form.webhook_url is not None}
+        return _Found(
+            receivers=endpoints.receivers_of_hosts(tx, project_id, hosts) if hosts else {},
+            clocks=clocks.ensure(
+                tx, {wish.clock for wish in wishes}, "waiting", price=self._price, longest=self._longest
+            ),
         )
+
+    @staticmethod
+    def _still_served(wish: _Wish | TrackerError, serving: Mapping[int, Sequence[str]]) -> _Wish | TrackerError:
+        if isinstance(wish, TrackerError) or wish.form.provider in serving.get(wish.account.id, ()):
+            return wish
+        return InvalidError(no_credential(wish.form.provider, wish.form.credential))
+
+    def _store(
+        self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], found: _Found, now: datetime
+    ) -> tuple[dict[Task, Generation], dict[int, Generation]]:
+        """Every task's stored generation, and those made just now by the identity of their wish."""
+        stored = generations.of_tasks(tx, project_id, {wish.task for wish in wishes})
+        # Of two items about one task the first makes it, and the second finds it.
+        first = {wish.task: wish for wish in reversed(wishes) if wish.task not in stored}
+        new = [wish for wish in wishes if first.get(wish.task) is wish]
+        # Rising ids keep the order of the request within its millisecond.
+        keys = sorted(ids.uuid7(now) for _ in new)
+        wanted = {id(wish): self._new(project_id, wish, key, found, now) for wish, key in zip(new, keys, strict=True)}
+        inserted = generations.insert(tx, wanted.values())
+        made = {key: g for key, g in wanted.items() if g.id in inserted}
+        due.enter(tx, [_entry(g) for g in made.values()])
+        outbox.publish(
+            tx, [(e, g) for g in made.values() if (e := steps.registered(g, now, self._base_url).event)], now
+        )
+        stored |= {(g.provider, g.credential_id, g.task_id): g for g in made.values()}
+        # Somebody else registered the rest at this very moment.
+        return stored | generations.of_tasks(tx, project_id, {w.task for w in new} - stored.keys()), made
+
+    @staticmethod
+    def _outcome(
+        wish: _Wish | TrackerError, stored: Mapping[Task, Generation], made: Mapping[int, Generation]
+    ) -> Registered | TrackerError:
+        if isinstance(wish, TrackerError):
+            return wish
+        if id(wish) in made:
+            return Registered(created=True, generation=made[id(wish)])
+        g = stored.get(wish.task)
+        if g is None:
+            return ConflictError("this task is being deleted at this moment; register it again")
+        differing = differences(wish.form, g)
+        if differing:
+            return ConflictError(
+                "this task is registered already, with other values", *differing, id=ids.public("gen", g.id)
+            )
+        return Registered(created=False, generation=g)
+
+    def _new(self, project_id: UUID, wish: _Wish, key: UUID, found: _Found, now: datetime) -> Generation:
+        form, learned = wish.form, found.clocks[wish.clock]
+        clock_from = min(form.submitted_at or now, now)
         return Generation(
-            id=ids.uuid7(shared.now),
+            id=key,
             project_id=project_id,
-            credential_id=account.id,
-            credential=account.name,
+            credential_id=wish.account.id,
+            credential=wish.account.name,
             state=State.REGISTERED,
-            registered_at=shared.now,
-            timeout_at=shared.now + form.timeout,
-            give_up_at=shared.now + form.gives_up_after,
+            registered_at=now,
+            timeout_at=now + form.timeout,
+            give_up_at=now + form.gives_up_after,
             tags=tuple(form.tags),
             webhook_events=None if form.events is None else tuple(form.events),
-            webhook_receiver_id=receiver,
+            webhook_receiver_id=None if form.webhook_url is None else found.receivers[host_of(form.webhook_url)],
             download=form.wished,
-            **{name: getattr(form, name) for name in same},
+            next_poll_at=now + self._first_wait(form, learned, now - clock_from),
+            clock_id=learned.id,
+            clock_from=clock_from,
+            **{name: getattr(form, name) for name in _SAME},
         )
 
-    def _schedule(self, tx: Transaction, g: Generation, shared: _Context) -> None:
-        key = (g.provider, subject_of(g))
-        if key not in shared.clock_ids:
-            shared.clock_ids[key] = clocks.ensure(tx, *key, "waiting", price=self._price, longest=self._longest)
-        clock_from = min(g.submitted_at or shared.now, shared.now)
-        age = shared.now - clock_from
-        fresh = g.submitted_at is not None and age < JUST_SUBMITTED
-        gap = Clock().next_gap(age.total_seconds(), g.poll_price or self._price, g.poll_longest or self._longest)
-        due.enter(
-            tx,
-            g.id,
-            credential_id=g.credential_id,
-            clock_id=shared.clock_ids[key],
-            due_at=shared.now + timedelta(seconds=gap) if fresh else shared.now,
-            clock_from=clock_from,
-            timeout_at=g.timeout_at,
-            price=g.poll_price,
-            longest=g.poll_longest,
-        )
+    def _first_wait(self, form: RegistrationForm, learned: Learned, age: timedelta) -> timedelta:
+        if form.submitted_at is None or age >= JUST_SUBMITTED:
+            return timedelta(0)
+        price, longest = form.poll_price or self._price, form.poll_longest or self._longest
+        gap = learned.clock.next_gap(age.total_seconds(), price, longest)
+        return min(timedelta(seconds=gap), form.timeout)
+
+
+_SAME = (
+    "provider", "task_id", "kind", "model", "metadata", "webhook_url", "submitted_at", "timeout", "poll_price",
+    "poll_longest",
+)  # fmt: skip
+
+
+def _entry(g: Generation) -> Scheduled:
+    if g.next_poll_at is None or g.clock_id is None or g.clock_from is None:
+        raise ValueError("a new generation has its first poll and its clock")
+    return Scheduled(
+        generation_id=g.id, credential_id=g.credential_id, clock_id=g.clock_id, due_at=g.next_poll_at, clock_from=g.clock_from,
+        timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
+    )  # fmt: skip
 
 
 def chosen(accounts: Sequence[Credential], provider: str, name: str) -> Credential | None:
@@ -215,10 +252,9 @@ def differences(form: RegistrationForm, stored: Generation) -> list[FieldProblem
     same["tags"] = (tuple(form.tags), stored.tags)
     same["events"] = (None if form.events is None else tuple(form.events), stored.webhook_events)
     same["download"] = (form.wished, stored.download)
-    same["give_up_after"] = (form.gives_up_after, stored.give_up_at - stored.registered_at)
-    # Deadlines move when time did not count, so the stored one is compared with what the sent one would have been.
-    if form.give_up_after is not None and stored.give_up_at - stored.registered_at >= form.give_up_after:
-        same["give_up_after"] = (None, None)
+    # Deadlines move together when time did not count, so the sent one is moved as far before it is compared.
+    moved = stored.timeout_at - stored.registered_at - stored.timeout
+    same["give_up_after"] = (form.gives_up_after, stored.give_up_at - stored.registered_at - moved)
     return [
         FieldProblem(name, "differs from what is stored", "conflict")
         for name, (sent, kept) in same.items()

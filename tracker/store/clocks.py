@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,23 +36,42 @@ def everything(tx: Transaction) -> list[Learned]:
     return [_learned(row) for row in tx.execute(text("SELECT * FROM clocks ORDER BY provider, subject, phase"))]
 
 
-def ensure(tx: Transaction, provider: str, subject: str, phase: str, *, price: float, longest: float) -> int:
-    """The id of a clock; a new one knows nothing yet."""
-    key = {"provider": provider, "subject": subject, "phase": phase}
-    for _ in range(2):
-        found = tx.execute(
-            text("SELECT id FROM clocks WHERE provider = :provider AND subject = :subject AND phase = :phase"), key
-        ).scalar_one_or_none()
-        if found is not None:
-            return int(found)
+def ensure(
+    tx: Transaction, subjects: Iterable[tuple[str, str]], phase: str, *, price: float, longest: float
+) -> dict[tuple[str, str], Learned]:
+    """The clocks of these (provider, subject) in one phase; a new one knows nothing yet.
+
+    New ones are inserted in one order everywhere, so that two who make the same never wait for each other crosswise.
+    """
+    wanted = sorted(set(subjects))
+    found = _of_subjects(tx, wanted, phase)
+    missing = [key for key in wanted if key not in found]
+    if missing:
         tx.execute(
             text(
                 "INSERT INTO clocks (provider, subject, phase, events, exposure, gaps, price)"
-                " VALUES (:provider, :subject, :phase, :zeros, :zeros, :gaps, :price) ON CONFLICT DO NOTHING"
+                " SELECT provider, subject, :phase, :zeros, :zeros, :gaps, :price"
+                " FROM unnest(CAST(:providers AS text[]), CAST(:subjects AS text[])) AS k (provider, subject)"
+                " ON CONFLICT DO NOTHING"
             ),
-            {**key, "zeros": [0.0] * BUCKETS, "gaps": Clock().gaps(price, longest), "price": price},
-        )
-    return ensure(tx, provider, subject, phase, price=price, longest=longest)
+            {
+                "providers": [provider for provider, _ in missing], "subjects": [subject for _, subject in missing],
+                "phase": phase, "zeros": [0.0] * BUCKETS, "gaps": Clock().gaps(price, longest), "price": price,
+            },
+        )  # fmt: skip
+        found |= _of_subjects(tx, missing, phase)
+    return found
+
+
+def _of_subjects(tx: Transaction, wanted: Sequence[tuple[str, str]], phase: str) -> dict[tuple[str, str], Learned]:
+    rows = tx.execute(
+        text(
+            "SELECT c.* FROM clocks c JOIN unnest(CAST(:providers AS text[]), CAST(:subjects AS text[])) AS k (provider, subject)"
+            " ON c.provider = k.provider AND c.subject = k.subject WHERE c.phase = :phase"
+        ),
+        {"providers": [key[0] for key in wanted], "subjects": [key[1] for key in wanted], "phase": phase},
+    )
+    return {(row.provider, row.subject): _learned(row) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

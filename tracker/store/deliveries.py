@@ -24,7 +24,7 @@ WITH lanes AS MATERIALIZED (
                  - (SELECT count(*) FROM deliveries x WHERE x.receiver_id = r.id AND x.lease_until > :now) AS room
       FROM receivers r
      WHERE EXISTS (SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' AND d.due_at <= :now)
-       FOR UPDATE OF r SKIP LOCKED),
+       FOR NO KEY UPDATE OF r SKIP LOCKED),
 due AS MATERIALIZED (
     SELECT d.id FROM lanes l CROSS JOIN LATERAL (
            SELECT d.id, d.due_at FROM deliveries d
@@ -78,17 +78,22 @@ def _outgoing(row: Any) -> Outgoing:
     return Outgoing(**fields)
 
 
+_TYPES = {
+    "id": "uuid", "project_id": "uuid", "event_id": "uuid", "generation_id": "uuid", "receiver_id": "int",
+    "endpoint_id": "uuid", "type": "text", "url": "text", "due_at": "timestamptz", "created_at": "timestamptz",
+}  # fmt: skip
+
+
 def insert(tx: Transaction, rows: Sequence[dict[str, Any]]) -> None:
     """Store deliveries in the transaction of their event; one that exists already stays as it is."""
     if rows:
+        arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())
         tx.execute(
             text(
-                """
-                INSERT INTO deliveries (id, project_id, event_id, generation_id, receiver_id, endpoint_id, type, url, due_at, created_at)
-                VALUES (:id, :project_id, :event_id, :generation_id, :receiver_id, :endpoint_id, :type, :url, :due_at, :due_at)
-                ON CONFLICT ON CONSTRAINT deliveries_receiver_unique DO NOTHING"""
+                f"INSERT INTO deliveries ({', '.join(_TYPES)}) SELECT * FROM unnest({arrays})"
+                " ON CONFLICT ON CONSTRAINT deliveries_receiver_unique DO NOTHING"
             ),
-            list(rows),
+            {name: [row[name] for row in rows] for name in _TYPES},
         )
 
 

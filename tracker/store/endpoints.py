@@ -124,20 +124,31 @@ def delete(tx: Transaction, project_id: UUID, endpoint_id: UUID) -> bool:
     return gone.rowcount > 0
 
 
-def receiver_of_host(tx: Transaction, project_id: UUID, host: str) -> int:
-    """The lane of all ad-hoc webhook URLs of a project at this host:port."""
-    for _ in range(2):
-        found = tx.execute(
-            text("SELECT id FROM receivers WHERE project_id = :project_id AND host = :host AND endpoint_id IS NULL"),
-            {"project_id": project_id, "host": host},
-        ).scalar_one_or_none()
-        if found is not None:
-            return int(found)
+def receivers_of_hosts(tx: Transaction, project_id: UUID, hosts: Iterable[str]) -> dict[str, int]:
+    """The lanes of a project's ad-hoc webhook URLs, one for each host:port; inserted in one order everywhere."""
+    wanted = sorted(set(hosts))
+    found = _of_hosts(tx, project_id, wanted)
+    missing = [host for host in wanted if host not in found]
+    if missing:
         tx.execute(
-            text("INSERT INTO receivers (project_id, host) VALUES (:project_id, :host) ON CONFLICT DO NOTHING"),
-            {"project_id": project_id, "host": host},
+            text(
+                "INSERT INTO receivers (project_id, host) SELECT :project_id, host FROM unnest(CAST(:hosts AS text[])) AS h (host)"
+                " ON CONFLICT DO NOTHING"
+            ),
+            {"project_id": project_id, "hosts": missing},
         )
-    return receiver_of_host(tx, project_id, host)
+        found |= _of_hosts(tx, project_id, missing)
+    return found
+
+
+def _of_hosts(tx: Transaction, project_id: UUID, hosts: list[str]) -> dict[str, int]:
+    rows = tx.execute(
+        text(
+            "SELECT host, id FROM receivers WHERE project_id = :project_id AND host = ANY (:hosts) AND endpoint_id IS NULL"
+        ),
+        {"project_id": project_id, "hosts": hosts},
+    )
+    return {row.host: row.id for row in rows}
 
 
 def add_secret(

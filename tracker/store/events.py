@@ -32,23 +32,21 @@ class Event:
     detail: dict[str, Any] | None = None
 
 
+_TYPES = {
+    "id": "uuid", "project_id": "uuid", "generation_id": "uuid", "sequence": "int", "type": "text", "from_state": "text",
+    "to_state": "text", "provider_status": "text", "at": "timestamptz", "detail": "jsonb", "body": "bytea",
+}  # fmt: skip
+
+
 def insert(tx: Transaction, events: Sequence[Event]) -> None:
     """Store events in the transaction of their cause."""
     if not events:
         return
-    tx.execute(
-        text(
-            """
-            INSERT INTO events (id, project_id, generation_id, sequence, type, from_state, to_state, provider_status, at, detail, body)
-            VALUES (:id, :project_id, :generation_id, :sequence, :type, :from_state, :to_state, :provider_status, :at,
-                    CAST(:detail AS jsonb), :body)"""
-        ),
-        [
-            {name: getattr(e, name) for name in Event.__dataclass_fields__}
-            | {"type": e.type.value, "detail": None if e.detail is None else orjson.dumps(e.detail).decode()}
-            for e in events
-        ],
-    )
+    columns: dict[str, list[Any]] = {name: [getattr(e, name) for e in events] for name in _TYPES}
+    columns["type"] = [e.type.value for e in events]
+    columns["detail"] = [None if e.detail is None else orjson.dumps(e.detail).decode() for e in events]
+    arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())
+    tx.execute(text(f"INSERT INTO events ({', '.join(_TYPES)}) SELECT * FROM unnest({arrays})"), columns)
 
 
 def add_detail(tx: Transaction, generation_id: UUID, detail: dict[str, Any]) -> None:

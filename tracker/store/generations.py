@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,25 +69,29 @@ _INSERT = """
 INSERT INTO generations (id, project_id, provider, credential_id, task_id, kind, model, state, metadata, tags, webhook_url,
                          webhook_events, webhook_receiver_id, download, poll_price, poll_longest, registered_at, submitted_at,
                          timeout, timeout_at, give_up_at, changed_at)
-VALUES (:id, :project_id, :provider, :credential_id, :task_id, :kind, :model, 'registered', CAST(:metadata AS jsonb), :tags,
-        :webhook_url, :webhook_events, :webhook_receiver_id, :download, :poll_price, :poll_longest, :registered_at, :submitted_at,
-        :timeout, :timeout_at, :give_up_at, :registered_at)
+SELECT id, project_id, provider, credential_id, task_id, kind, model, 'registered', metadata, tags, webhook_url, webhook_events,
+       webhook_receiver_id, download, poll_price, poll_longest, registered_at, submitted_at, make_interval(secs => timeout),
+       timeout_at, give_up_at, registered_at
+  FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+       id uuid, project_id uuid, provider text, credential_id int, task_id text, kind text, model text, metadata jsonb, tags text[],
+       webhook_url text, webhook_events text[], webhook_receiver_id int, download text[], poll_price real, poll_longest real,
+       registered_at timestamptz, submitted_at timestamptz, timeout float8, timeout_at timestamptz, give_up_at timestamptz)
 ON CONFLICT ON CONSTRAINT generations_task_unique DO NOTHING RETURNING id"""
+_INSERTED = (
+    "id", "project_id", "provider", "credential_id", "task_id", "kind", "model", "metadata", "tags", "webhook_url",
+    "webhook_events", "webhook_receiver_id", "download", "poll_price", "poll_longest", "registered_at", "submitted_at",
+    "timeout_at", "give_up_at",
+)  # fmt: skip
 
 
-def insert(tx: Transaction, g: Generation) -> bool:
-    """Store a new generation; False when the task is registered already."""
-    same = (
-        "id", "project_id", "provider", "credential_id", "task_id", "kind", "model", "webhook_url", "webhook_receiver_id",
-        "poll_price", "poll_longest", "registered_at", "submitted_at", "timeout", "timeout_at", "give_up_at",
-    )  # fmt: skip
-    fields = {name: getattr(g, name) for name in same} | {
-        "metadata": orjson.dumps(g.metadata).decode(),
-        "tags": list(g.tags),
-        "webhook_events": None if g.webhook_events is None else list(g.webhook_events),
-        "download": None if g.download is None else list(g.download),
-    }
-    return tx.execute(text(_INSERT), fields).first() is not None
+def insert(tx: Transaction, new: Iterable[Generation]) -> set[UUID]:
+    """Store new generations; returns the ids of those that were stored: a task that is registered already is left as it is.
+
+    In one order everywhere, so that two who register the same tasks never wait for each other crosswise.
+    """
+    ordered = sorted(new, key=lambda g: (g.provider, g.credential_id, g.task_id))
+    rows = [{name: getattr(g, name) for name in _INSERTED} | {"timeout": g.timeout.total_seconds()} for g in ordered]
+    return set(tx.execute(text(_INSERT), {"rows": orjson.dumps(rows).decode()}).scalars()) if rows else set()
 
 
 def get(tx: Transaction, project_id: UUID, generation_id: UUID) -> Generation | None:
@@ -99,22 +103,35 @@ def get(tx: Transaction, project_id: UUID, generation_id: UUID) -> Generation | 
     return None if row is None else _generation(row)
 
 
-def of_task(tx: Transaction, project_id: UUID, provider: str, credential_id: int, task_id: str) -> Generation | None:
-    """The generation that a task is registered as."""
-    row = tx.execute(
+Task = tuple[str, int, str]
+"""What a project knows a generation by: provider, credential and the provider's id."""
+
+
+def of_tasks(tx: Transaction, project_id: UUID, tasks: Collection[Task]) -> dict[Task, Generation]:
+    """The generations that these tasks are registered as; others are left out."""
+    if not tasks:
+        return {}
+    providers, accounts, task_ids = (list(column) for column in zip(*tasks, strict=True))
+    rows = tx.execute(
         text(
-            f"{_COLUMNS} WHERE g.project_id = :project_id AND g.provider = :provider AND g.credential_id = :credential_id"
-            " AND g.task_id = :task_id"
+            f"{_COLUMNS} JOIN unnest(CAST(:providers AS text[]), CAST(:accounts AS int[]), CAST(:task_ids AS text[]))"
+            " AS t (provider, credential_id, task_id)"
+            " ON g.provider = t.provider AND g.credential_id = t.credential_id AND g.task_id = t.task_id"
+            " WHERE g.project_id = :project_id"
         ),
-        {"project_id": project_id, "provider": provider, "credential_id": credential_id, "task_id": task_id},
-    ).first()
-    return None if row is None else _generation(row)
+        {"project_id": project_id, "providers": providers, "accounts": accounts, "task_ids": task_ids},
+    )
+    return {(row.provider, row.credential_id, row.task_id): _generation(row) for row in rows}
 
 
 def lock(tx: Transaction, generation_ids: Sequence[UUID]) -> list[Generation]:
-    """Generations locked until the end of the transaction, always in the order of their ids so that two lockers never wait crosswise."""
+    """Generations locked until the end of the transaction, always in the order of their ids so that two lockers never wait crosswise.
+
+    The lock is the one that an update takes: it does not wait for those who only refer to a generation, nor they for it.
+    """
     rows = tx.execute(
-        text(f"{_COLUMNS} WHERE g.id = ANY (:ids) ORDER BY g.id FOR UPDATE OF g"), {"ids": sorted(generation_ids)}
+        text(f"{_COLUMNS} WHERE g.id = ANY (:ids) ORDER BY g.id FOR NO KEY UPDATE OF g"),
+        {"ids": sorted(generation_ids)},
     )
     return [_generation(row) for row in rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -23,11 +24,18 @@ def publish(tx: Transaction, entries: Sequence[Entry], now: datetime, *, but: UU
     """Store events with one delivery for each receiver that wants them, except `but`. Returns how many deliveries there are."""
     if not entries:
         return 0
+    entries = _in_order(entries)
     events.insert(tx, [event for event, _ in entries])
     listening = endpoints.enabled(tx, (event.project_id for event, _ in entries))
     rows = [row for event, g in entries for row in _deliveries(event, g, listening.get(event.project_id, []), now, but)]
     deliveries.insert(tx, rows)
     return len(rows)
+
+
+def _in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """The same with ids that rise: those made in one millisecond come in any order, and the stream is read by id."""
+    rising = sorted(event.id for event, _ in entries)
+    return [(replace(event, id=key), g) for key, (event, g) in zip(rising, entries, strict=True)]
 
 
 def _deliveries(
@@ -58,4 +66,5 @@ def delivery(event: Event, *, receiver_id: int, endpoint_id: UUID | None, url: s
         "type": event.type.value,
         "url": url,
         "due_at": now,
+        "created_at": now,
     }
