@@ -11,9 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import text
 
 from tracker.store.db import Transaction
+from tracker.store.rows import records
 
 LEASE = timedelta(seconds=45)
 """Longer than an attempt may take. A lapsed lease is no attempt: the row is due again at once."""
@@ -87,13 +89,12 @@ _TYPES = {
 def insert(tx: Transaction, rows: Sequence[dict[str, Any]]) -> None:
     """Store deliveries in the transaction of their event; one that exists already stays as it is."""
     if rows:
-        arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())
         tx.execute(
             text(
-                f"INSERT INTO deliveries ({', '.join(_TYPES)}) SELECT * FROM unnest({arrays})"
+                f"INSERT INTO deliveries ({', '.join(_TYPES)}) SELECT {', '.join(_TYPES)} FROM {records(_TYPES)}"
                 " ON CONFLICT ON CONSTRAINT deliveries_receiver_unique DO NOTHING"
             ),
-            {name: [row[name] for row in rows] for name in _TYPES},
+            {"rows": orjson.dumps(rows).decode()},
         )
 
 

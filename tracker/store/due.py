@@ -19,7 +19,7 @@ from tracker.core.lifecycle import Known
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store.db import Transaction
-from tracker.store.rows import outputs_from
+from tracker.store.rows import as_records, outputs_from, records
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
@@ -264,17 +264,16 @@ def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
     """Put generations on the schedule (or back on it, as new)."""
     if not entering:
         return
-    arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())
     tx.execute(
         text(
             f"""
-            INSERT INTO polls ({", ".join(_TYPES)}) SELECT * FROM unnest({arrays})
+            INSERT INTO polls ({", ".join(_TYPES)}) SELECT {", ".join(_TYPES)} FROM {records(_TYPES)}
             ON CONFLICT (generation_id) DO UPDATE
                SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
                    clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
                    answered_late = false, price = excluded.price, longest = excluded.longest"""
         ),
-        {name: [getattr(entry, name) for entry in entering] for name in _TYPES},
+        {"rows": as_records(entering, _TYPES)},
     )
 
 

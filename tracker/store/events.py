@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tracker.core.events import EventType
 from tracker.store.db import Transaction
+from tracker.store.rows import as_records, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +35,17 @@ class Event:
 
 _TYPES = {
     "id": "uuid", "project_id": "uuid", "generation_id": "uuid", "sequence": "int", "type": "text", "from_state": "text",
-    "to_state": "text", "provider_status": "text", "at": "timestamptz", "detail": "jsonb", "body": "bytea",
+    "to_state": "text", "provider_status": "text", "at": "timestamptz", "detail": "jsonb", "body": "text",
 }  # fmt: skip
+_INSERT = f"""
+INSERT INTO events ({", ".join(_TYPES)})
+SELECT {", ".join(_TYPES).replace(", body", ", convert_to(body, 'UTF8')")} FROM {records(_TYPES)}"""
 
 
 def insert(tx: Transaction, events: Sequence[Event]) -> None:
     """Store events in the transaction of their cause."""
-    if not events:
-        return
-    columns: dict[str, list[Any]] = {name: [getattr(e, name) for e in events] for name in _TYPES}
-    columns["type"] = [e.type.value for e in events]
-    columns["detail"] = [None if e.detail is None else orjson.dumps(e.detail).decode() for e in events]
-    arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())
-    tx.execute(text(f"INSERT INTO events ({', '.join(_TYPES)}) SELECT * FROM unnest({arrays})"), columns)
+    if events:
+        tx.execute(text(_INSERT), {"rows": as_records(events, _TYPES, body=[e.body.decode() for e in events])})
 
 
 def add_detail(tx: Transaction, generation_id: UUID, detail: dict[str, Any]) -> None:

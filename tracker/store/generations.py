@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from tracker.core.generation import Generation, LastProblem, State
 from tracker.store.db import Transaction
-from tracker.store.rows import failure_from, failure_to, outputs_from, outputs_to, problem_from
+from tracker.store.rows import as_records, failure_from, failure_to, outputs_from, outputs_to, problem_from, records
 
 _COLUMNS = """
 SELECT g.*, c.name AS credential, p.fence, p.due_at, p.asked_at, p.progress AS poll_progress, p.problem_code, p.problem_message,
@@ -65,23 +65,17 @@ def _generation(row: Any) -> Generation:
     )
 
 
-_INSERT = """
-INSERT INTO generations (id, project_id, provider, credential_id, task_id, kind, model, state, metadata, tags, webhook_url,
-                         webhook_events, webhook_receiver_id, download, poll_price, poll_longest, registered_at, submitted_at,
-                         timeout, timeout_at, give_up_at, changed_at)
-SELECT id, project_id, provider, credential_id, task_id, kind, model, 'registered', metadata, tags, webhook_url, webhook_events,
-       webhook_receiver_id, download, poll_price, poll_longest, registered_at, submitted_at, make_interval(secs => timeout),
-       timeout_at, give_up_at, registered_at
-  FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-       id uuid, project_id uuid, provider text, credential_id int, task_id text, kind text, model text, metadata jsonb, tags text[],
-       webhook_url text, webhook_events text[], webhook_receiver_id int, download text[], poll_price real, poll_longest real,
-       registered_at timestamptz, submitted_at timestamptz, timeout float8, timeout_at timestamptz, give_up_at timestamptz)
+_TYPES = {
+    "id": "uuid", "project_id": "uuid", "provider": "text", "credential_id": "int", "task_id": "text", "kind": "text",
+    "model": "text", "metadata": "jsonb", "tags": "text[]", "webhook_url": "text", "webhook_events": "text[]",
+    "webhook_receiver_id": "int", "download": "text[]", "poll_price": "real", "poll_longest": "real",
+    "registered_at": "timestamptz", "submitted_at": "timestamptz", "timeout": "float8", "timeout_at": "timestamptz",
+    "give_up_at": "timestamptz",
+}  # fmt: skip
+_INSERT = f"""
+INSERT INTO generations ({", ".join(_TYPES)}, changed_at)
+SELECT {", ".join(_TYPES).replace(", timeout,", ", make_interval(secs => timeout),")}, registered_at FROM {records(_TYPES)}
 ON CONFLICT ON CONSTRAINT generations_task_unique DO NOTHING RETURNING id"""
-_INSERTED = (
-    "id", "project_id", "provider", "credential_id", "task_id", "kind", "model", "metadata", "tags", "webhook_url",
-    "webhook_events", "webhook_receiver_id", "download", "poll_price", "poll_longest", "registered_at", "submitted_at",
-    "timeout_at", "give_up_at",
-)  # fmt: skip
 
 
 def insert(tx: Transaction, new: Iterable[Generation]) -> set[UUID]:
@@ -90,8 +84,8 @@ def insert(tx: Transaction, new: Iterable[Generation]) -> set[UUID]:
     In one order everywhere, so that two who register the same tasks never wait for each other crosswise.
     """
     ordered = sorted(new, key=lambda g: (g.provider, g.credential_id, g.task_id))
-    rows = [{name: getattr(g, name) for name in _INSERTED} | {"timeout": g.timeout.total_seconds()} for g in ordered]
-    return set(tx.execute(text(_INSERT), {"rows": orjson.dumps(rows).decode()}).scalars()) if rows else set()
+    rows = as_records(ordered, _TYPES, timeout=[g.timeout.total_seconds() for g in ordered])
+    return set(tx.execute(text(_INSERT), {"rows": rows}).scalars()) if ordered else set()
 
 
 def get(tx: Transaction, project_id: UUID, generation_id: UUID) -> Generation | None:
