@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 POLL, WEBHOOK, DOWNLOAD, DEFAULT = "poll", "webhook", "download", "default"
 QUEUES = (DEFAULT, POLL, WEBHOOK, DOWNLOAD)
 
-DISPATCH = "tracker.dispatch"
-ASK = "tracker.ask"
-SEND = "tracker.send"
-FETCH = "tracker.fetch"
+DISPATCH = "poll.dispatch"
+ASK = "poll.ask"
+SEND = "webhook.send"
+FETCH = "download.fetch"
 
 COALESCE_SECONDS = 5
 """A ring is remembered this long when nobody answers it; the answerer forgets it before it claims."""

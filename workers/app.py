@@ -20,9 +20,9 @@ app = celery_app(settings.required("broker_url"))
 app.conf.imports = ("workers.tasks",)
 
 TIMETABLE: dict[str, tuple[str, float]] = {
-    "tick": ("tracker.tick", 1.0),
-    "fold clocks": ("tracker.fold-clocks", 10.0),
-    "sweep": ("tracker.sweep", 3600.0),
+    "tick": ("upkeep.tick", 1.0),
+    "fold clocks": ("upkeep.fold-clocks", 10.0),
+    "sweep": ("upkeep.sweep", 3600.0),
 }
 """Task and seconds. Beat only rings: 0, 1 or 5 beats are all safe. A tick that waited longer than its period is void."""
 

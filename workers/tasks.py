@@ -8,7 +8,7 @@ from tracker import bell
 from workers.app import app, services
 
 
-@app.task(name="tracker.tick")
+@app.task(name="upkeep.tick", send_events=False)  # one a second would bury the story that Flower tells
 def tick() -> None:
     """Beat's ring: notice time that did not count, ring for what is due, and dispatch polls."""
     services().upkeep.tick()
@@ -41,13 +41,13 @@ def fetch() -> None:
     services().downloading.fetch_one()
 
 
-@app.task(name="tracker.fold-clocks")
+@app.task(name="upkeep.fold-clocks", send_events=False)
 def fold_clocks() -> None:
     """Merge what polls showed into the learned clocks."""
     services().upkeep.fold_clocks()
 
 
-@app.task(name="tracker.sweep")
+@app.task(name="upkeep.sweep")
 def sweep() -> None:
     """Forget what has expired."""
     services().upkeep.sweep()

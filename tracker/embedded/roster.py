@@ -22,6 +22,8 @@ DOOR, BEAT, WORKER, WATCHER, BROKER, DATABASE = 6, 5, 4, 3, 2, 1
 ANSWER_LIMIT = 5.0
 FLOWER_TASKS, FLOWER_WORKERS = 20_000, 500
 """What Flower keeps in memory; without a bound it grows for ever."""
+FLOWER_COLUMNS = "--tasks_columns=name,args,state,received,runtime,worker"
+"""The arguments tell the story, such as `luma x120`; the ids of messages tell nobody anything."""
 GRACE = 10.0
 """Seconds for running requests and tasks at a stop. Longer ones are cut off: their claims lapse and the next start takes them up again."""
 
@@ -48,7 +50,12 @@ def programs(settings: Settings, environment: Environment, logs: Path, runtime: 
 
 def flower(settings: Settings, environment: Environment, logs: Path) -> Member:
     """Celery's monitor, to be started after the workers. Its password stands in the environment, never on the command line."""
-    bounds = [f"--max_tasks={FLOWER_TASKS}", f"--max_workers={FLOWER_WORKERS}", "--purge_offline_workers=60"]
+    bounds = [
+        f"--max_tasks={FLOWER_TASKS}",
+        f"--max_workers={FLOWER_WORKERS}",
+        "--purge_offline_workers=60",
+        FLOWER_COLUMNS,
+    ]
     options = [f"--address={LOOPBACK}", f"--port={settings.flower_port}", *bounds]
     secret = {"FLOWER_BASIC_AUTH": settings.required("flower_auth")}
     child = _celery("flower", options, {**environment, **secret}, logs)
