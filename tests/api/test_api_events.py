@@ -22,7 +22,7 @@ class Stream:
             headers={"Authorization": f"Bearer {api.key}", "Accept": "text/event-stream", **headers},
             stream=True, timeout=20,
         )  # fmt: skip
-        self._blocks = self._read()
+        self.blocks = self._read()
 
     def _read(self) -> Iterator[dict[str, str]]:
         block: dict[str, str] = {}
@@ -35,7 +35,7 @@ class Stream:
                 block = {}
 
     def block(self) -> dict[str, str]:
-        return next(self._blocks)
+        return next(self.blocks)
 
     def take(self, count: int) -> list[dict[str, str]]:
         """The next events; comments are passed over."""
@@ -110,9 +110,8 @@ def test_a_stream_ends_in_the_end(api: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(events, "HEARTBEAT", 0.1)
     monkeypatch.setattr(events, "LONGEST", 0.3)
     stream = Stream(api)
-    with pytest.raises(StopIteration):
-        while True:
-            stream.block()
+    comments = [block for block in stream.blocks if "comment" in block]
+    assert 1 <= len(comments) <= 5
 
 
 def test_a_stop_ends_the_streams(api: Any) -> None:

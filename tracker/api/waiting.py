@@ -84,16 +84,19 @@ class Watch(Generic[_K, _V]):
     async def _go_on_looking(self) -> None:
         while self._waiters and not self.closed:
             self._rung.clear()
+            # Who comes while we look waits for the next look: this one knows nothing of their keys.
+            asking = list(self._waiters)
             try:
-                self._tell(await run_in_threadpool(self._look, list({w.key for w in self._waiters})))
+                self._tell(asking, await run_in_threadpool(self._look, list({waiter.key for waiter in asking})))
             except Exception as wrong:  # noqa: BLE001 - whatever the database does, those who wait are woken by their time
                 log.warning("a look at the database failed: %s", type(wrong).__name__)
             await asyncio.sleep(BREATH)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._rung.wait(), LOOK_EVERY - BREATH)
 
-    def _tell(self, seen: Mapping[_K, _V]) -> None:
-        for waiter in self._waiters:
+    @staticmethod
+    def _tell(asking: Sequence[_Waiter[_K, _V]], seen: Mapping[_K, _V]) -> None:
+        for waiter in asking:
             value = seen.get(waiter.key)
             if value != waiter.known and not waiter.found.done():
                 waiter.found.set_result(value)
