@@ -23,7 +23,7 @@ from tracker.services import steps
 from tracker.services.forms import CredentialForm
 from tracker.services.recording import change_health
 from tracker.settings import Settings
-from tracker.store import credentials, db, due, generations, outbox
+from tracker.store import credentials, db, generations, outbox, schedule
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
 from tracker.store.vault import Vault
@@ -56,12 +56,14 @@ class Credentials:
         with self._database.transaction() as tx:
             there = self._named(tx, project_id, name)
             fields = self._fields(form)
-            if there is None or there.environment_provider is not None:
+            if there is None or there.environment_provider is not None or not there.providers:
                 if "providers" not in fields:
                     raise InvalidError(FieldProblem("providers", "it is required for a new credential"))
                 there = None
             elif "base_url" in fields and fields["base_url"] != there.base_url and not force:
                 self._refuse_while_pending(tx, there, "changing base_url")
+            if there is not None:
+                fields.setdefault("providers", list(there.providers))
             token = secrets.token_urlsafe(24)
             return credentials.put(
                 tx,
@@ -100,9 +102,9 @@ class Credentials:
         return fields
 
     def all(self, project_id: UUID) -> list[Credential]:
-        """Every credential of a project, by name."""
+        """Every credential of a project, by name. A deleted one that history still names is not shown."""
         with self._database.transaction() as tx:
-            return credentials.of_project(tx, project_id)
+            return [c for c in credentials.of_project(tx, project_id) if c.providers]
 
     def get(self, project_id: UUID, name: str) -> Credential:
         """One credential by name; one stored by hand comes before the environment's."""
@@ -136,7 +138,7 @@ class Credentials:
         locked = generations.lock(tx, credentials.pending_generations(tx, credential.id))
         taken = [steps.moved(g, State.FAILED, now, self._base_url, error=error) for g in locked]
         generations.rewrite(tx, [step.generation for step in taken], now)
-        due.leave(tx, [g.id for g in locked])
+        schedule.leave(tx, [g.id for g in locked])
         outbox.publish(tx, [(step.event, step.generation) for step in taken if step.event], now)
 
     def resume(self, project_id: UUID, name: str) -> Credential:
@@ -183,7 +185,7 @@ class Credentials:
             found = generations.of_tasks(tx, credential.project_id, tasks).values()
             # In the order of their ids, as everywhere: two callbacks must not wait for each other crosswise.
             for g in sorted(found, key=lambda g: g.id):
-                due.ask_now(tx, g.id, db.now(tx))
+                schedule.ask_now(tx, g.id, db.now(tx))
         self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"callback from {provider}")
 
     def callback_url(self, credential: Credential, provider: str) -> str:
@@ -251,5 +253,5 @@ def _words_in(body: bytes) -> Any:
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
-        elif isinstance(value, str) and 4 <= len(value) <= 512 and "\0" not in value:  # noqa: PLR2004 - shorter is no id, longer neither
+        elif isinstance(value, str) and 4 <= len(value) <= 512 and value.isprintable():  # noqa: PLR2004 - shorter is no id, longer neither
             yield value
