@@ -19,7 +19,7 @@ from tracker.errors import ConflictError, FieldProblem, InvalidError, NotFoundEr
 from tracker.services import steps
 from tracker.services.forms import GenerationChange
 from tracker.services.registration import chosen, no_credential, subject_of
-from tracker.store import artifacts, clocks, credentials, db, due, endpoints, events, generations, outbox
+from tracker.store import artifacts, clocks, credentials, db, endpoints, events, generations, outbox, schedule
 from tracker.store.clocks import Learned
 from tracker.store.db import Database, Transaction
 from tracker.store.generations import Filters
@@ -129,7 +129,7 @@ class Generations:
         if after.credential_id != before.credential_id:
             self._enter(tx, after, db.now(tx))
         elif after.timeout_at != before.timeout_at:
-            due.move_deadline(tx, after.id, after.timeout_at, db.now(tx))
+            schedule.move_deadline(tx, after.id, after.timeout_at, db.now(tx))
 
     def delete(self, project_id: UUID, generation_id: UUID) -> None:
         """Forget a generation, its history and its stored copies."""
@@ -152,7 +152,7 @@ class Generations:
                     steps.moved(g, State.CANCELLED, db.now(tx), self._base_url, detail={"by": "its owner"}),
                     db.now(tx),
                 )
-                due.leave(tx, [g.id])
+                schedule.leave(tx, [g.id])
         self._bell.ring(bell.SEND, bell.WEBHOOK, because="1 cancelled")
         self._bell.changed([str(generation_id)])
         return self.get(project_id, generation_id)
@@ -163,7 +163,7 @@ class Generations:
             g = self._locked(tx, project_id, generation_id)
             if g.state in FINAL:
                 raise ConflictError(f"it is {g.state}, and that is final; retrack it if it ended by mistake")
-            if not due.ask_now(tx, g.id, db.now(tx)):
+            if not schedule.ask_now(tx, g.id, db.now(tx)):
                 self._enter(tx, g, db.now(tx))
         self._bell.ring(bell.DISPATCH, bell.DEFAULT, because="asked for now")
         return self.get(project_id, generation_id)
@@ -201,11 +201,11 @@ class Generations:
     def _enter(self, tx: Transaction, g: Generation, now: datetime) -> None:
         key = (g.provider, subject_of(g))
         learned = clocks.ensure(tx, [key], "waiting", price=self._price, longest=self._longest)[key]
-        entry = due.Scheduled(
+        entry = schedule.Scheduled(
             generation_id=g.id, credential_id=g.credential_id, clock_id=learned.id, due_at=now,
             clock_from=g.submitted_at or g.registered_at, timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
         )  # fmt: skip
-        due.enter(tx, [entry])
+        schedule.enter(tx, [entry])
 
     def _store(self, tx: Transaction, step: steps.Step, now: datetime) -> None:
         generations.rewrite(tx, [step.generation], now)

@@ -24,10 +24,11 @@ from tracker.core.pausing import Health
 from tracker.core.schedule import Clock
 from tracker.core.times import rfc3339
 from tracker.services import steps
-from tracker.store import artifacts, clocks, credentials, due, events, generations, outbox
+from tracker.store import artifacts, clocks, credentials, db, events, generations, outbox, schedule
 from tracker.store.clocks import Delta, Learned
 from tracker.store.db import Database, Transaction
-from tracker.store.due import SHORTEST_CLAIM, Asked, PollChange
+from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.schedule import PollChange
 
 log = logging.getLogger(__name__)
 
@@ -53,33 +54,46 @@ class Recording:
         self._price, self._longest = price, longest
         self._learned: dict[int, Learned] = {}
         self._learned_at = float("-inf")
+        self._processing: dict[int, int] = {}
 
     def is_outage(self, credential_id: int) -> bool:
         """Whether more than half of a credential's generations are answered with not-found: then it proves nothing about one."""
         with self._database.transaction() as tx:
-            # One generation alone is no crowd: its own not-found must be able to end it.
-            return due.count_pending(tx, credential_id) > 1 and due.share_not_found(tx, credential_id) > 0.5  # noqa: PLR2004
+            missing, pending = schedule.not_found(tx, credential_id)
+        # One generation alone is no crowd: its own not-found must be able to end it.
+        return pending > 1 and missing > pending / 2
 
     def record(self, slice_: Sequence[Judged], now: datetime) -> None:
         """Store a slice of observations."""
-        self._refresh_clocks()
+        self._refresh_clocks(slice_)
+        self._make_clocks(slice_)
         with self._database.transaction() as tx:
             held, steps_ = self._settle(tx, slice_, now)
             wished = sum(self._wish(tx, s.generation, now) for s in steps_ if s.generation.state is State.COMPLETED)
             generations.rewrite(tx, [s.generation for s in steps_], now)
             made = outbox.publish(tx, [(s.event, s.generation) for s in steps_ if s.event], now)
             generations.keep_answers(tx, [(j.asked.id, j.body) for j in held if _shows_change(j)], now)
-            due.change(tx, [change for j in held if (change := self._poll_change(tx, j, now))])
-            due.leave(tx, sorted(j.asked.id for j in held if j.decision.over))
+            self._write_schedule(tx, held, now)
             clocks.append(tx, self._evidence(slice_))
-            made += self._judge_credentials(tx, slice_, now)
+            ailing = self._ailing(tx, slice_, now)
+        for credential_id in ailing:
+            made += self._judge_credential(credential_id, slice_, now)
         self._tell(steps_, made, wished)
+
+    def _write_schedule(self, tx: Transaction, held: Sequence[Judged], now: datetime) -> None:
+        changes = [change for j in held if (change := self._poll_change(j, now))]
+        leaving = [j.asked.id for j in held if j.decision.over]
+        schedule.hold(tx, {change.generation_id for change in changes}.union(leaving))
+        schedule.change(tx, changes)
+        schedule.leave(tx, leaving)
 
     def _settle(
         self, tx: Transaction, slice_: Sequence[Judged], now: datetime
     ) -> tuple[list[Judged], list[steps.Step]]:
         """Lock what changes, and decide again where somebody was faster. What has ended meanwhile is left out."""
         stored = {g.id: g for g in generations.lock(tx, [j.asked.id for j in slice_ if j.decision.rewrites])}
+        # Whoever held a lock before us wrote a later time than ours: events of one generation never go backwards.
+        at = max(now, db.now(tx)) if stored else now
         held, taken = [], []
         for j in slice_:
             g = stored.get(j.asked.id)
@@ -90,7 +104,7 @@ class Recording:
             else:
                 settled = j if g.state is j.asked.known.state else _decided_again(j, g, now)
                 held.append(settled)
-                taken.append(steps.observed(g, settled.decision, now, self._base_url))
+                taken.append(steps.observed(g, settled.decision, at, self._base_url))
         return held, taken
 
     def _tell(self, taken: Sequence[steps.Step], deliveries_made: int, wished: int) -> None:
@@ -115,20 +129,20 @@ class Recording:
 
     @staticmethod
     def _keep_late_answer(tx: Transaction, g: Generation | None, j: Judged, now: datetime) -> None:
-        # Cancelled while the answer was under way: a paid result stays findable.
-        if g is not None and g.state is State.CANCELLED and isinstance(j.seen, Seen) and j.seen.outputs:
+        # It was ended by somebody else while the answer was under way: a paid result stays findable.
+        if g is not None and g.state is not State.COMPLETED and isinstance(j.seen, Seen) and j.seen.outputs:
             late = {"status": j.seen.status, "at": rfc3339(now), "outputs": [output_fields(o) for o in j.seen.outputs]}
             events.add_detail(tx, g.id, {"answer_after": late})
 
-    def _poll_change(self, tx: Transaction, j: Judged, now: datetime) -> PollChange | None:
+    def _poll_change(self, j: Judged, now: datetime) -> PollChange | None:
         a, decision = j.asked, j.decision
-        if decision.over:
+        problem = decision.problem
+        if decision.over and problem is None:
             return None
         began = decision.to is State.PROCESSING
-        clock_id, clock_from = self._processing_clock(tx, j, now) if began else (a.clock_id, a.clock_from)
+        clock_id, clock_from = self._processing_clock(j, now) if began else (a.clock_id, a.clock_from)
         due_at = self._due(a, decision, now)
         late = a.known.state is State.TIMED_OUT or decision.to is State.TIMED_OUT
-        problem = decision.problem
         recovered = problem is None and a.known.failures > 0
         if not (began or due_at or problem or recovered or late or decision.progress is not None):
             return None
@@ -163,15 +177,23 @@ class Recording:
         gap = clock.next_gap(age, a.price or self._price, a.known.longest) * random.uniform(0.9, 1.1)  # noqa: S311
         return max(0.5, min(gap, left))
 
-    def _processing_clock(self, tx: Transaction, j: Judged, now: datetime) -> tuple[int, datetime]:
-        learned = self._learned.get(j.asked.clock_id)
-        if learned is None or learned.phase != "waiting":
+    def _processing_clock(self, j: Judged, now: datetime) -> tuple[int, datetime]:
+        clock_id = self._processing.get(j.asked.clock_id)
+        if clock_id is None:
             return j.asked.clock_id, j.asked.clock_from
-        key = (learned.provider, learned.subject)
-        clock_id = clocks.ensure(tx, [key], "processing", price=self._price, longest=self._longest)[key].id
         started = j.seen.started_at if isinstance(j.seen, Seen) else None
         trusted = started is not None and j.asked.clock_from <= started <= now
         return clock_id, started if trusted and started else now
+
+    def _make_clocks(self, slice_: Sequence[Judged]) -> None:
+        """Make the clocks of those that begin now, before the record: a row that is being made keeps others waiting."""
+        began = {j.asked.clock_id for j in slice_ if j.decision.to is State.PROCESSING} - self._processing.keys()
+        waiting = [learned for key in began if (learned := self._learned.get(key)) and learned.phase == "waiting"]
+        if waiting:
+            subjects = {(learned.provider, learned.subject) for learned in waiting}
+            with self._database.transaction() as tx:
+                made = clocks.ensure(tx, subjects, "processing", price=self._price, longest=self._longest)
+            self._processing |= {learned.id: made[learned.provider, learned.subject].id for learned in waiting}
 
     def _evidence(self, slice_: Sequence[Judged]) -> list[Delta]:
         gathered: dict[int, dict[int, list[float]]] = defaultdict(dict)
@@ -193,48 +215,54 @@ class Recording:
             for clock_id, cells in sorted(gathered.items())
         ]
 
-    def _refresh_clocks(self) -> None:
-        if monotonic() - self._learned_at > CLOCKS_FRESH:
+    def _refresh_clocks(self, slice_: Sequence[Judged]) -> None:
+        known = all(j.asked.clock_id in self._learned for j in slice_)
+        if not known or monotonic() - self._learned_at > CLOCKS_FRESH:
             with self._database.transaction() as tx:
                 self._learned = {learned.id: learned for learned in clocks.everything(tx)}
             self._learned_at = monotonic()
 
-    def _judge_credentials(self, tx: Transaction, slice_: Sequence[Judged], now: datetime) -> int:
-        """Pause, block or resume the credentials of this slice; returns how many deliveries that made."""
-        answers: dict[int, list[tuple[UUID, Observation]]] = defaultdict(list)
-        for j in slice_:
-            answers[j.asked.credential_id].append((j.asked.id, j.seen))
-        before = credentials.by_id(tx, list(answers))
-        made = 0
-        for credential_id in sorted(answers):
-            known = before[credential_id].health
-            pending = (
-                due.count_pending(tx, credential_id)
-                if any(isinstance(s, Problem) for _, s in answers[credential_id])
-                else 0
-            )
-            if pausing.judge(known, answers[credential_id], pending=pending, now=now) != known:
-                made += self._write_health(tx, credential_id, answers[credential_id], pending, now)
-        return made
+    @staticmethod
+    def _ailing(tx: Transaction, slice_: Sequence[Judged], now: datetime) -> list[int]:
+        """The credentials whose health these answers change."""
+        health = {key: found.health for key, found in credentials.by_id(tx, sorted(_accounts(slice_))).items()}
+        return [
+            key
+            for key, known in health.items()
+            if pausing.judge(known, _answers(slice_, key), pending=_pending(tx, slice_, key), now=now) != known
+        ]
 
-    def _write_health(
-        self,
-        tx: Transaction,
-        credential_id: int,
-        answers: Sequence[tuple[UUID, Observation]],
-        pending: int,
-        now: datetime,
-    ) -> int:
-        locked = credentials.lock(tx, credential_id)
-        if locked is None:
-            return 0
-        health = pausing.judge(locked.health, answers, pending=pending, now=now)
-        return change_health(tx, locked, health, now)
+    def _judge_credential(self, credential_id: int, slice_: Sequence[Judged], now: datetime) -> int:
+        """Pause, block or resume a credential; returns how many deliveries that made.
+
+        In a transaction of its own: it locks the credential before its generations, which a record holds already.
+        """
+        with self._database.transaction() as tx:
+            locked = credentials.lock(tx, credential_id)
+            if locked is None:
+                return 0
+            pending = _pending(tx, slice_, credential_id)
+            health = pausing.judge(locked.health, _answers(slice_, credential_id), pending=pending, now=now)
+            return change_health(tx, locked, health, now)
+
+
+def _accounts(slice_: Sequence[Judged]) -> set[int]:
+    return {j.asked.credential_id for j in slice_}
+
+
+def _answers(slice_: Sequence[Judged], credential_id: int) -> list[tuple[UUID, Observation]]:
+    return [(j.asked.id, j.seen) for j in slice_ if j.asked.credential_id == credential_id]
+
+
+def _pending(tx: Transaction, slice_: Sequence[Judged], credential_id: int) -> int:
+    """How many generations of this credential are on the schedule; counted only where a problem makes it matter."""
+    return schedule.count_pending(tx, credential_id) if any(isinstance(j.seen, Problem) for j in slice_) else 0
 
 
 def _decided_again(j: Judged, g: Generation, now: datetime) -> Judged:
     known = replace(j.asked.known, state=g.state, provider_status=g.provider_status, outputs=g.outputs)
-    return replace(j, decision=decide(known, j.seen, now=now, roll=0.5))
+    # Whether it is an outage is not asked again: a not-found that is judged twice ends nothing.
+    return replace(j, decision=decide(known, j.seen, now=now, roll=0.5, outage=True))
 
 
 def _shows_change(j: Judged) -> bool:
@@ -249,7 +277,7 @@ def change_health(tx: Transaction, locked: credentials.Credential, health: Healt
     pausing_now, resuming = health.paused and not locked.health.paused, locked.health.paused and not health.paused
     credentials.write_health(tx, locked.id, health, now if pausing_now else locked.paused_at if health.paused else None)
     if resuming and locked.paused_at is not None:
-        due.extend_deadlines(tx, now - locked.paused_at, locked.id)
+        schedule.extend_deadlines(tx, now - locked.paused_at, now, locked.id)
     if not (pausing_now or resuming):
         return 0
     type_ = EventType.CREDENTIAL_PAUSED if pausing_now else EventType.CREDENTIAL_RESUMED
@@ -260,9 +288,3 @@ def change_health(tx: Transaction, locked: credentials.Credential, health: Healt
     }
     log.warning("credential %s: %s", locked.name, type_.value)
     return outbox.publish(tx, [(steps.of_project(type_, locked.project_id, fields, now), None)], now)
-
-
-def with_artifacts(tx: Transaction, found: Sequence[Generation]) -> list[Generation]:
-    """The generations with their stored copies."""
-    copies = artifacts.of_generations(tx, [g.id for g in found])
-    return [replace(g, artifacts=copies.get(g.id, ())) for g in found]

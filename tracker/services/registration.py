@@ -16,12 +16,12 @@ from tracker.core.urls import host_of
 from tracker.errors import ConflictError, FieldProblem, InvalidError, TrackerError
 from tracker.services import steps
 from tracker.services.forms import RegistrationForm
-from tracker.store import clocks, credentials, db, due, endpoints, generations, outbox
+from tracker.store import clocks, credentials, db, endpoints, generations, outbox, schedule
 from tracker.store.clocks import Learned
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
-from tracker.store.due import Scheduled
 from tracker.store.generations import Task
+from tracker.store.schedule import Scheduled
 
 JUST_SUBMITTED = timedelta(seconds=10)
 """A task submitted less than this ago is not asked about at once: no provider is done by then."""
@@ -100,8 +100,11 @@ class Registration:
     ) -> _Wish | TrackerError:
         if isinstance(form, InvalidError):
             return form
+        try:
+            provider = providers.get(form.provider)
+        except InvalidError as unknown:
+            return unknown
         problems: list[FieldProblem] = []
-        provider = providers.get(form.provider)
         if form.kind is not None and provider.kinds and form.kind not in provider.kinds:
             problems.append(FieldProblem("kind", f"{form.provider} has the kinds {', '.join(provider.kinds)}"))
         if form.webhook_url is not None:
@@ -143,7 +146,7 @@ class Registration:
         wanted = {id(wish): self._new(project_id, wish, key, found, now) for wish, key in zip(new, keys, strict=True)}
         inserted = generations.insert(tx, wanted.values())
         made = {key: g for key, g in wanted.items() if g.id in inserted}
-        due.enter(tx, [_entry(g) for g in made.values()])
+        schedule.enter(tx, [_entry(g) for g in made.values()])
         outbox.publish(
             tx, [(e, g) for g in made.values() if (e := steps.registered(g, now, self._base_url).event)], now
         )

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from tracker import bell
 from tracker.services.health import TICK
-from tracker.store import artifacts, clocks, db, deliveries, due, idempotency
+from tracker.store import artifacts, clocks, db, deliveries, idempotency, schedule
 from tracker.store.db import Database
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Upkeep:
             now = db.now(tx)
             silence = db.beat(tx, TICK, now)
             if silence is not None and silence > DOWN:
-                moved = due.extend_deadlines(tx, silence)
+                moved = schedule.extend_deadlines(tx, silence, now)
                 log.warning(
                     "nothing ran for %.0f s; the deadlines of %d generations were moved by it",
                     silence.total_seconds(),

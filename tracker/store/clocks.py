@@ -109,7 +109,7 @@ def fold(tx: Transaction, *, price: float, longest: float, now: datetime) -> int
             for total, value in zip(sums, shown, strict=True):
                 total[bucket] += value
     rows = tx.execute(
-        text("SELECT * FROM clocks WHERE id = ANY (:ids) ORDER BY id FOR UPDATE"), {"ids": list(gathered)}
+        text("SELECT * FROM clocks WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"), {"ids": list(gathered)}
     )
     for learned in [_learned(row) for row in rows]:
         passages, events, exposure = gathered[learned.id]

@@ -80,7 +80,8 @@ def lock(tx: Transaction, credential_id: int, *, against_use: bool = False) -> C
 def hold(tx: Transaction, ids: Collection[int]) -> dict[int, Sequence[str]]:
     """Keep these credentials from being deleted until the end of the transaction; returns what each serves now."""
     rows = tx.execute(
-        text("SELECT id, providers FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"), {"ids": sorted(ids)}
+        text("SELECT id, providers FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"),
+        {"ids": sorted(ids)},
     )
     return {row.id: row.providers for row in rows}
 

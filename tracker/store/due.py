@@ -19,7 +19,7 @@ from tracker.core.lifecycle import Known
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store.db import Transaction
-from tracker.store.rows import as_records, outputs_from, records
+from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
@@ -58,7 +58,7 @@ WITH purse AS MATERIALIZED (
      WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
        AND (EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now)
          OR EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 1 AND p.due_at <= :now))
-       FOR UPDATE OF c SKIP LOCKED),
+       FOR NO KEY UPDATE OF c SKIP LOCKED),
 allowed AS MATERIALIZED (
     SELECT id, have, probing, size, exp(least(lag, 80) / 16) AS stretch,
            CASE WHEN probing OR failing >= :failing THEN least(1, room)
@@ -189,164 +189,6 @@ def _asked(row: Any, longest: float) -> Asked:
     same = ("id", "project_id", "provider", "credential_id", "task_id", "kind", "fence", "clock_id", "clock_from")
     more = ("watched_at", "asked_at", "due_at", "price")
     return Asked(**{name: getattr(row, name) for name in same + more}, known=known)
-
-
-@dataclass(frozen=True, slots=True)
-class PollChange:
-    """What one observation changes in the schedule's row. `due_at` None leaves what the claim arranged."""
-
-    generation_id: UUID
-    fence: int
-    due_at: datetime | None
-    progress: float | None
-    failures: int
-    problem_run: int
-    problem_code: str | None
-    problem_message: str | None
-    problem_at: datetime | None
-    answered_late: bool
-    lane: int
-    clock_id: int
-    clock_from: datetime
-
-
-def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
-    """Write what observations changed. A newer claim keeps its due time unless ours lies later (a back-off must hold)."""
-    if not changes:
-        return
-    columns = {name: [getattr(c, name) for c in changes] for name in PollChange.__dataclass_fields__}
-    tx.execute(
-        text(
-            """
-            UPDATE polls p
-               SET due_at = CASE WHEN c.due_at IS NULL THEN p.due_at WHEN p.fence = c.fence THEN c.due_at
-                                 ELSE greatest(p.due_at, c.due_at) END,
-                   progress = coalesce(c.progress, p.progress), failures = c.failures, problem_run = c.problem_run,
-                   problem_code = coalesce(c.problem_code, p.problem_code),
-                   problem_message = coalesce(c.problem_message, p.problem_message),
-                   problem_at = coalesce(c.problem_at, p.problem_at),
-                   answered_late = p.answered_late OR c.answered_late, lane = greatest(p.lane, c.lane),
-                   clock_id = c.clock_id, clock_from = c.clock_from
-              FROM unnest(CAST(:generation_id AS uuid[]), CAST(:fence AS int[]), CAST(:due_at AS timestamptz[]),
-                          CAST(:progress AS real[]), CAST(:failures AS int[]), CAST(:problem_run AS int[]),
-                          CAST(:problem_code AS text[]), CAST(:problem_message AS text[]), CAST(:problem_at AS timestamptz[]),
-                          CAST(:answered_late AS bool[]), CAST(:lane AS int[]), CAST(:clock_id AS int[]),
-                          CAST(:clock_from AS timestamptz[]))
-                   AS c (generation_id, fence, due_at, progress, failures, problem_run, problem_code, problem_message, problem_at,
-                         answered_late, lane, clock_id, clock_from)
-             WHERE p.generation_id = c.generation_id"""
-        ),
-        columns,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Scheduled:
-    """A generation as it enters the schedule."""
-
-    generation_id: UUID
-    credential_id: int
-    clock_id: int
-    due_at: datetime
-    clock_from: datetime
-    timeout_at: datetime
-    price: float | None
-    longest: float | None
-
-
-_TYPES = {
-    "generation_id": "uuid", "credential_id": "int", "clock_id": "int", "due_at": "timestamptz", "clock_from": "timestamptz",
-    "timeout_at": "timestamptz", "price": "real", "longest": "real",
-}  # fmt: skip
-
-
-def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
-    """Put generations on the schedule (or back on it, as new)."""
-    if not entering:
-        return
-    tx.execute(
-        text(
-            f"""
-            INSERT INTO polls ({", ".join(_TYPES)}) SELECT {", ".join(_TYPES)} FROM {records(_TYPES)}
-            ON CONFLICT (generation_id) DO UPDATE
-               SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
-                   clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
-                   answered_late = false, price = excluded.price, longest = excluded.longest"""
-        ),
-        {"rows": as_records(entering, _TYPES)},
-    )
-
-
-def leave(tx: Transaction, generation_ids: Sequence[UUID]) -> None:
-    """Take generations off the schedule; what their rows counted is kept on the generation."""
-    if not generation_ids:
-        return
-    tx.execute(
-        text(
-            """
-            WITH gone AS (DELETE FROM polls WHERE generation_id = ANY (:ids) RETURNING *)
-            UPDATE generations g
-               SET polls = g.polls + gone.fence, last_polled_at = gone.asked_at, progress = coalesce(g.progress, gone.progress),
-                   last_problem = CASE WHEN gone.problem_code IS NULL THEN g.last_problem ELSE jsonb_build_object(
-                       'code', gone.problem_code, 'message', gone.problem_message, 'at', gone.problem_at,
-                       'in_a_row', gone.problem_run) END
-              FROM gone WHERE g.id = gone.generation_id"""
-        ),
-        {"ids": list(generation_ids)},
-    )
-
-
-def ask_now(tx: Transaction, generation_id: UUID, now: datetime) -> bool:
-    """Make one poll due; False when the generation is not on the schedule."""
-    moved = tx.execute(
-        text("UPDATE polls SET due_at = least(due_at, :now) WHERE generation_id = :id"),
-        {"id": generation_id, "now": now},
-    )
-    return moved.rowcount > 0
-
-
-def move_deadline(tx: Transaction, generation_id: UUID, timeout_at: datetime, now: datetime) -> None:
-    """Carry a changed timeout to the schedule, whose next look must not lie far behind it."""
-    tx.execute(
-        text(
-            "UPDATE polls SET timeout_at = :at, due_at = least(due_at, greatest(:at, :now)) WHERE generation_id = :id"
-        ),
-        {"id": generation_id, "at": timeout_at, "now": now},
-    )
-
-
-def extend_deadlines(tx: Transaction, by: timedelta, credential_id: int | None = None) -> int:
-    """Move every deadline by time that did not count (we were down, or the credential was paused). Returns how many moved."""
-    where = "" if credential_id is None else "WHERE p.credential_id = :credential_id"
-    moved = tx.execute(
-        text(
-            f"""
-            WITH pending AS (UPDATE polls p SET timeout_at = timeout_at + :by {where} RETURNING generation_id, timeout_at)
-            UPDATE generations g SET timeout_at = pending.timeout_at, give_up_at = g.give_up_at + :by
-              FROM pending WHERE g.id = pending.generation_id"""
-        ),
-        {"by": by, "credential_id": credential_id},
-    )
-    return moved.rowcount
-
-
-def share_not_found(tx: Transaction, credential_id: int) -> float:
-    """Which part of a credential's scheduled generations was last answered with not-found (0 to 1)."""
-    share = tx.execute(
-        text(
-            "SELECT coalesce(avg((problem_run > 0 AND problem_code = 'not_found')::int), 0)"
-            " FROM polls WHERE credential_id = :id"
-        ),
-        {"id": credential_id},
-    ).scalar_one()
-    return float(share)
-
-
-def count_pending(tx: Transaction, credential_id: int) -> int:
-    """How many generations of a credential are on the schedule."""
-    return int(
-        tx.execute(text("SELECT count(*) FROM polls WHERE credential_id = :id"), {"id": credential_id}).scalar_one()
-    )
 
 
 def starved(tx: Transaction, now: datetime) -> bool:

@@ -47,7 +47,9 @@ def problem_from(stored: dict[str, Any] | None) -> LastProblem | None:
 
 def records(types: Mapping[str, str]) -> str:
     """What to select from, where the parameter `rows` holds objects with these columns."""
-    return f"json_to_recordset(CAST(:rows AS json)) AS r ({', '.join(f'{name} {type_}' for name, type_ in types.items())})"
+    return (
+        f"json_to_recordset(CAST(:rows AS json)) AS r ({', '.join(f'{name} {type_}' for name, type_ in types.items())})"
+    )
 
 
 def as_records(objects: Iterable[Any], types: Mapping[str, str], **made: list[Any]) -> str:
