@@ -13,6 +13,7 @@ from uuid import UUID
 from tracker import bell, providers
 from tracker.core.addresses import Policy, check_url
 from tracker.core.generation import ErrorCode, Failure, State
+from tracker.core.lifecycle import FINAL
 from tracker.core.observation import Problem, ProblemCode
 from tracker.core.pausing import Health
 from tracker.core.urls import host_of
@@ -115,6 +116,8 @@ class Credentials:
         """Remove a credential. Pending generations are a conflict unless `force`, which ends them as `credential_deleted`."""
         with self._database.transaction() as tx:
             credential = self._found(tx, project_id, name)
+            # Whoever registers with it now waits for us, and then finds it gone.
+            credentials.lock(tx, credential.id, against_use=True)
             if credential.environment_provider is not None:
                 raise ConflictError("this credential comes from the environment: unset its variables and restart")
             if not force:
@@ -124,8 +127,9 @@ class Credentials:
                 # History names it: the account goes, its name and id stay.
                 credentials.put(
                     tx, project_id=project_id, name=name, environment_provider=None, token=credential.callback_token, now=db.now(tx),
-                    fields={"providers": [], "api_key": None, "api_key_hash": None},
+                    fields={"providers": [], "api_key": None, "api_key_hash": None, "base_url": None},
                 )  # fmt: skip
+                credentials.write_health(tx, credential.id, Health(), None)
             else:
                 credentials.delete(tx, credential.id)
         self._bell.ring(bell.SEND, bell.WEBHOOK, because="a credential was deleted")
@@ -135,7 +139,8 @@ class Credentials:
         error = Failure(
             ErrorCode.CREDENTIAL_DELETED, f"the credential {credential.name!r} was deleted while this was pending"
         )
-        locked = generations.lock(tx, credentials.pending_generations(tx, credential.id))
+        pending = generations.lock(tx, credentials.pending_generations(tx, credential.id))
+        locked = [g for g in pending if g.state not in FINAL]
         taken = [steps.moved(g, State.FAILED, now, self._base_url, error=error) for g in locked]
         generations.rewrite(tx, [step.generation for step in taken], now)
         schedule.leave(tx, [g.id for g in locked])

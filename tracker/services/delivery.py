@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from time import monotonic, time
+from time import monotonic
 from uuid import UUID
 
 from tracker import __version__, bell
@@ -21,6 +21,7 @@ from tracker.core import backoff, ids, signing
 from tracker.core.events import EventType
 from tracker.couriers import webhook
 from tracker.couriers.webhook import Attempt
+from tracker.errors import ConfigurationError
 from tracker.net.guard import GuardedSession
 from tracker.services import steps
 from tracker.store import db, deliveries, endpoints, outbox, switches
@@ -38,6 +39,8 @@ AT_ONCE = 64
 """Sending threads per process: with 4 in flight per endpoint, 16 hanging endpoints fill one process."""
 SHIFT = 30.0
 """Seconds that one task goes on claiming; then it rings for a successor, well before Celery's time limit."""
+LOOK_AROUND = 0.05
+"""Seconds between two claims while all that flies hangs: what a slow receiver may cost the others."""
 GONE = 410
 
 
@@ -45,7 +48,6 @@ GONE = 410
 class _Sent:
     outgoing: Outgoing
     attempt: Attempt
-    at: datetime
 
 
 class Delivery:
@@ -69,17 +71,17 @@ class Delivery:
             if len(claimed) == CLAIM:
                 # There is more than we took: another process may join.
                 self._bell.ring(bell.SEND, bell.WEBHOOK, because="more is due")
-            flying |= {threads.submit(self._send, *signed) for signed in claimed}
+            flying |= {threads.submit(self._send, *ready) for ready in claimed}
             if not flying:
                 break
-            done, flying = wait(flying, timeout=1.0, return_when=FIRST_COMPLETED)
+            done, flying = wait(flying, timeout=LOOK_AROUND, return_when=FIRST_COMPLETED)
             made += len(done)
             self._record([future.result() for future in done])
         if monotonic() >= ends:
             self._bell.ring(bell.SEND, bell.WEBHOOK, because="the shift ended")
         return made
 
-    def _claim(self, limit: int) -> list[tuple[Outgoing, dict[str, str], datetime]]:
+    def _claim(self, limit: int) -> list[tuple[Outgoing, list[bytes], datetime]]:
         if limit <= 0:
             return []
         with self._database.transaction() as tx:
@@ -89,22 +91,26 @@ class Delivery:
             claimed = deliveries.claim(tx, now=now, limit=limit)
             keys = {(o.project_id, o.endpoint_id) for o in claimed}
             stored = {key: endpoints.secrets(tx, *key, now) for key in keys}
-        secrets = {key: [self._vault.decrypt(secret) for secret in found] for key, found in stored.items()}
-        return [(o, self._headers(o, secrets[o.project_id, o.endpoint_id]), now) for o in claimed]
+        return [(o, stored[o.project_id, o.endpoint_id], now) for o in claimed]
 
-    def _headers(self, o: Outgoing, secrets: list[str]) -> dict[str, str]:
+    def _send(self, o: Outgoing, secrets: list[bytes], now: datetime) -> _Sent:
+        try:
+            headers = self._headers(o, secrets, now)
+        except ConfigurationError as wrong:
+            # One endpoint's unreadable secret is that endpoint's failed attempt, and nobody else's.
+            return _Sent(o, Attempt(0, None, "protocol", "", None, str(wrong)))
+        return _Sent(
+            o, webhook.send(self._session(), url=o.url, body=o.body, headers=headers, deadline=DEADLINE, ca=o.ca)
+        )
+
+    def _headers(self, o: Outgoing, secrets: list[bytes], now: datetime) -> dict[str, str]:
         own = json.loads(self._vault.decrypt(o.headers)) if o.headers else {}
-        stamp = int(time())
+        plain = [self._vault.decrypt(secret) for secret in secrets]
         return {
             **own,
-            **signing.headers(secrets, ids.public("evt", o.event_id), stamp, o.body),
+            **signing.headers(plain, ids.public("evt", o.event_id), int(now.timestamp()), o.body),
             "User-Agent": f"generation-tracker/{__version__}",
         }
-
-    def _send(self, o: Outgoing, headers: dict[str, str], now: datetime) -> _Sent:
-        return _Sent(
-            o, webhook.send(self._session(), url=o.url, body=o.body, headers=headers, deadline=DEADLINE, ca=o.ca), now
-        )
 
     def _record(self, sent: list[_Sent]) -> None:
         if not sent:
@@ -112,10 +118,9 @@ class Delivery:
         with self._database.transaction() as tx:
             now = db.now(tx)
             deliveries.record(tx, [self._decided(s, now) for s in sent])
-            for s in sent:
-                if s.attempt.status_code == GONE:
-                    self._receiver_gone(tx, s.outgoing, now)
         for s in sent:
+            if s.attempt.status_code == GONE:
+                self._receiver_gone(s.outgoing)
             if not s.attempt.delivered:
                 log.info(
                     "webhook %s to %s: %s",
@@ -147,13 +152,16 @@ class Delivery:
             due_at=None if pause is None else now + timedelta(seconds=pause),
         )
 
-    @staticmethod
-    def _receiver_gone(tx: Transaction, o: Outgoing, now: datetime) -> None:
-        """410: the receiver wants no more. An endpoint is disabled; an ad-hoc URL ends only that generation's deliveries."""
-        if o.endpoint_id is None:
-            deliveries.give_up(tx, generation_id=o.generation_id)
-        else:
-            disable(tx, o.project_id, o.endpoint_id, "the receiver answered 410 Gone", now)
+    def _receiver_gone(self, o: Outgoing) -> None:
+        """410: the receiver wants no more. An endpoint is disabled; an ad-hoc URL ends only that generation's deliveries.
+
+        In a transaction of its own, for it locks the endpoint before its deliveries, as everybody does.
+        """
+        with self._database.transaction() as tx:
+            if o.endpoint_id is None:
+                deliveries.give_up(tx, generation_id=o.generation_id)
+            else:
+                disable(tx, o.project_id, o.endpoint_id, "the receiver answered 410 Gone", db.now(tx))
 
     def close(self) -> None:
         """Wait for what is being sent."""

@@ -87,7 +87,11 @@ class Downloading:
             f"{wanted.project}/{wanted.provider}/{wanted.registered_at:%Y/%m}/{ids.public('gen', wanted.generation_id)}"
             f"/{wanted.kind}-{wanted.index}"
         )
-        into = self._store.partial(stem, f"f{wanted.fence}")
+        try:
+            into = self._store.partial(stem, f"f{wanted.fence}")
+        except OSError as wrong:
+            self._failed(wanted, "storage", f"no place for the file: {wrong.strerror or wrong}")
+            return
         try:
             fetched = self._download(wanted, into)
             key = f"{stem}.{EXTENSIONS.get(fetched.media_type, 'bin')}"
@@ -95,7 +99,7 @@ class Downloading:
         except DownloadError as wrong:
             into.unlink(missing_ok=True)
             self._failed(wanted, wrong.code, str(wrong))
-        except StorageError as wrong:
+        except (StorageError, OSError) as wrong:
             into.unlink(missing_ok=True)
             self._failed(wanted, "storage", str(wrong))
         except BaseException:
@@ -122,8 +126,7 @@ class Downloading:
 
     def _stored(self, wanted: Wanted, fetched: Fetched, key: str, seconds: float) -> None:
         with self._database.transaction() as tx:
-            now = db.now(tx)
-            g = self._locked(tx, wanted)
+            g, now = self._locked(tx, wanted), db.now(tx)
             if g is None or not artifacts.stored(
                 tx, wanted, object_key=key, size=fetched.size, sha256=fetched.sha256, media_type=fetched.media_type,
                 etag=fetched.etag, now=now, seconds=seconds,
@@ -141,8 +144,7 @@ class Downloading:
         over = code in FOR_EVER or wanted.attempts + 1 >= ATTEMPTS
         made = 0
         with self._database.transaction() as tx:
-            now = db.now(tx)
-            g = self._locked(tx, wanted)
+            g, now = self._locked(tx, wanted), db.now(tx)
             if g is None:
                 return
             if not over:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from tracker.core import ids, signing
 from tracker.core.addresses import Policy, check_url
 from tracker.core.events import EventType, endpoint_wants
 from tracker.core.urls import host_of
-from tracker.errors import FieldProblem, InvalidError, NotFoundError
+from tracker.errors import ConflictError, FieldProblem, InvalidError, NotFoundError
 from tracker.providers import REGISTRY
 from tracker.services import steps
 from tracker.services.forms import EndpointChange, EndpointForm
@@ -24,6 +24,8 @@ from tracker.store.vault import Vault
 
 RECOVER_SLICE = 500
 """Missed events that one transaction turns into deliveries."""
+RECOVER_SPACING = timedelta(milliseconds=1)
+"""Between two recovered deliveries: a thousand a second at most fall due."""
 
 
 class Endpoints:
@@ -40,7 +42,8 @@ class Endpoints:
             blank = Endpoint(
                 id=ids.uuid7(now), project_id=project_id, url=form.url, description="",
                 events=(), tags=(), providers=(), headers=None,
-                header_names=(), rate_limit=None, schedule=None, ca=None, enabled=True, disabled_reason=None, created_at=now, updated_at=now,
+                header_names=(), rate_limit=None, schedule=None, ca=None, enabled=True, disabled_reason=None,
+                created_at=now, updated_at=now,
             )  # fmt: skip
             made = endpoints.insert(tx, self._filled(blank, form, set(type(form).model_fields), now), host_of(form.url))
             self._add_secret(tx, project_id, made.id, now)
@@ -103,6 +106,7 @@ class Endpoints:
         """Remove an endpoint with its deliveries."""
         with self._database.transaction() as tx:
             self._found(tx, project_id, endpoint_id, lock=True)
+            deliveries.hold(tx, endpoint_id)
             endpoints.delete(tx, project_id, endpoint_id)
 
     def secret(self, project_id: UUID, endpoint_id: UUID) -> str:
@@ -155,40 +159,37 @@ class Endpoints:
         return delivery_id
 
     def recover(self, project_id: UUID, endpoint_id: UUID, since: datetime) -> int:
-        """Send again what failed since then or was missed while disabled; returns how many deliveries.
+        """Send again what failed since then or was missed while disabled; returns how many deliveries. ConflictError while disabled.
 
         In slices of a transaction each, in order of what happened; a crash in the middle is mended by asking again.
         """
-        with self._database.transaction() as tx:
-            endpoint = self._found(tx, project_id, endpoint_id)
-            count = deliveries.recover(tx, project_id=project_id, endpoint_id=endpoint_id, since=since, now=db.now(tx))
-        after: datetime | None = since
-        while after is not None:
-            made, after = self._recover_missed(endpoint, after)
-            count += made
+        endpoint = self.get(project_id, endpoint_id)
+        if not endpoint.enabled:
+            raise ConflictError("the endpoint is disabled; enable it first", code="endpoint_disabled")
+        count, after = 0, (since, UUID(int=0))
+        while found := self._recover_slice(endpoint, since, after, count):
+            count += sum(made for made, _ in found)
+            after = found[-1][1]
         self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{count} recovered")
         return count
 
-    def _recover_missed(self, endpoint: Endpoint, since: datetime) -> tuple[int, datetime | None]:
+    def _recover_slice(
+        self, endpoint: Endpoint, since: datetime, after: tuple[datetime, UUID], already: int
+    ) -> list[tuple[bool, tuple[datetime, UUID]]]:
+        """One slice: for each event whether it will be sent, and its place."""
         with self._database.transaction() as tx:
             now = db.now(tx)
-            found = deliveries.missed(
-                tx, project_id=endpoint.project_id, receiver_id=endpoint.receiver_id, since=since, limit=RECOVER_SLICE
-            )
-            rows = [
-                outbox.delivery(
-                    _as_event(row, endpoint.project_id),
-                    receiver_id=endpoint.receiver_id,
-                    endpoint_id=endpoint.id,
-                    url=endpoint.url,
-                    now=now,
-                )
-                for row in found
-                if _wants(endpoint, row)
-            ]
-            deliveries.insert(tx, rows)
-        # What the filters leave out stays "missing": the next slice must begin behind it.
-        return len(rows), found[-1].at if len(found) == RECOVER_SLICE and found[-1].at > since else None
+            found = deliveries.unsent(
+                tx, project_id=endpoint.project_id, receiver_id=endpoint.receiver_id, since=since, after=after, limit=RECOVER_SLICE
+            )  # fmt: skip
+            wanted = [row for row in found if row.delivery_id is not None or _wants(endpoint, row)]
+            # Spaced out: they keep their order in the queue, and the receiver is not flooded.
+            times = [now + RECOVER_SPACING * (already + i) for i in range(len(wanted))]
+            planned = list(zip(wanted, times, strict=True))
+            deliveries.send_again(tx, [(row.delivery_id, at) for row, at in planned if row.delivery_id is not None])
+            deliveries.insert(tx, [_missed(endpoint, row, at) for row, at in planned if row.delivery_id is None])
+        chosen = {row.id for row in wanted}
+        return [(row.id in chosen, (row.at, row.id)) for row in found]
 
     @staticmethod
     def _found(tx: Transaction, project_id: UUID, endpoint_id: UUID, *, lock: bool = False) -> Endpoint:
@@ -198,8 +199,9 @@ class Endpoints:
         return endpoint
 
 
-def _as_event(row: Any, project_id: UUID) -> events.Event:
-    return events.Event(row.id, project_id, EventType(row.type), row.at, b"", generation_id=row.generation_id)
+def _missed(endpoint: Endpoint, row: Any, at: datetime) -> dict[str, Any]:
+    event = events.Event(row.id, endpoint.project_id, EventType(row.type), row.at, b"", generation_id=row.generation_id)
+    return outbox.delivery(event, receiver_id=endpoint.receiver_id, endpoint_id=endpoint.id, url=endpoint.url, now=at)
 
 
 def _wants(endpoint: Endpoint, row: Any) -> bool:

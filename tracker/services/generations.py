@@ -80,14 +80,16 @@ class Generations:
                     f"it is {g.state} and is not asked about any more; {', '.join(sorted(steering))} cannot change"
                 )
             after = self._edited(tx, g, change)
-            generations.rewrite(tx, [after], db.now(tx))
+            if after == g:
+                return self._complete(tx, [g])[0]
+            generations.rewrite(tx, [replace(after, version=g.version + 1)], db.now(tx))
             self._carry_to_schedule(tx, g, after)
         self._bell.changed([str(generation_id)])
         return self.get(project_id, generation_id)
 
     def _edited(self, tx: Transaction, g: Generation, change: GenerationChange) -> Generation:
         sent = change.model_fields_set
-        after = replace(g, version=g.version + 1)
+        after = g
         if "kind" in sent:
             kinds = providers.get(g.provider).kinds
             if change.kind is not None and kinds and change.kind not in kinds:

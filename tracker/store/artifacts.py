@@ -27,7 +27,8 @@ def of_generations(tx: Transaction, generation_ids: Iterable[UUID]) -> dict[UUID
     found: dict[UUID, list[Artifact]] = {}
     rows = tx.execute(
         text(
-            "SELECT * FROM artifacts WHERE generation_id = ANY (:ids) ORDER BY generation_id, created_at, kind, index"
+            "SELECT * FROM artifacts WHERE generation_id = ANY (:ids)"
+            " ORDER BY generation_id, array_position(CAST(:kinds AS text[]), kind), index"
         ),
         {"ids": list(generation_ids), "kinds": list(KINDS)},
     )

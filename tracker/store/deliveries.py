@@ -207,38 +207,51 @@ def give_up(tx: Transaction, *, endpoint_id: UUID | None = None, generation_id: 
     where = "endpoint_id = :endpoint_id" if endpoint_id else "generation_id = :generation_id AND endpoint_id IS NULL"
     ended = tx.execute(
         text(
-            f"UPDATE deliveries SET state = 'failed', due_at = NULL, lease_until = NULL WHERE state = 'pending' AND {where}"
+            f"""
+            WITH waiting AS MATERIALIZED (
+                SELECT id FROM deliveries WHERE state = 'pending' AND {where} ORDER BY id FOR UPDATE)
+            UPDATE deliveries d SET state = 'failed', due_at = NULL, lease_until = NULL FROM waiting WHERE d.id = waiting.id"""
         ),
         {"endpoint_id": endpoint_id, "generation_id": generation_id},
     )
     return ended.rowcount
 
 
-def recover(tx: Transaction, *, project_id: UUID, endpoint_id: UUID, since: datetime, now: datetime) -> int:
-    """Make due again what failed since then; returns how many."""
-    again = tx.execute(
-        text(
-            "UPDATE deliveries d SET state = 'pending', due_at = :now FROM events e"
-            " WHERE e.id = d.event_id AND d.project_id = :project_id AND d.endpoint_id = :endpoint_id"
-            " AND d.state = 'failed' AND e.at >= :since"
-        ),
-        {"project_id": project_id, "endpoint_id": endpoint_id, "since": since, "now": now},
+def hold(tx: Transaction, endpoint_id: UUID) -> None:
+    """Lock every delivery of an endpoint, in the order in which records lock them."""
+    tx.execute(
+        text("SELECT FROM deliveries WHERE endpoint_id = :endpoint_id ORDER BY id FOR UPDATE"),
+        {"endpoint_id": endpoint_id},
     )
-    return again.rowcount
 
 
-def missed(tx: Transaction, *, project_id: UUID, receiver_id: int, since: datetime, limit: int) -> list[Any]:
-    """Events since then for which this receiver has no delivery, in the order in which they happened."""
+def unsent(
+    tx: Transaction, *, project_id: UUID, receiver_id: int, since: datetime, after: tuple[datetime, UUID], limit: int
+) -> list[Any]:
+    """Events since then that failed at this receiver or never had a delivery to it, behind `after`, in the order of what happened."""
     return list(
         tx.execute(
             text(
                 """
-                SELECT e.id, e.type, e.generation_id, e.at, g.provider, g.tags
+                SELECT e.id, e.type, e.generation_id, e.at, g.provider, g.tags, d.id AS delivery_id
                   FROM events e LEFT JOIN generations g ON g.id = e.generation_id
-                 WHERE e.project_id = :project_id AND e.at >= :since AND e.type NOT IN ('generation.registered', 'ping')
-                   AND NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = e.id AND d.receiver_id = :receiver_id)
-                 ORDER BY e.at, e.generation_id, e.sequence LIMIT :limit"""
+                  LEFT JOIN deliveries d ON d.event_id = e.id AND d.receiver_id = :receiver_id
+                 WHERE e.project_id = :project_id AND e.at >= :since AND (e.at, e.id) > (:at, :id)
+                   AND (d.state = 'failed' OR (d.id IS NULL AND e.type NOT IN ('generation.registered', 'ping')))
+                 ORDER BY e.at, e.id LIMIT :limit"""
             ),
-            {"project_id": project_id, "receiver_id": receiver_id, "since": since, "limit": limit},
+            {
+                "project_id": project_id, "receiver_id": receiver_id, "since": since, "at": after[0], "id": after[1],
+                "limit": limit,
+            },
         )
-    )
+    )  # fmt: skip
+
+
+def send_again(tx: Transaction, again: Sequence[tuple[UUID, datetime]]) -> None:
+    """Make failed deliveries due, each at its time."""
+    if again:
+        tx.execute(
+            text("UPDATE deliveries SET state = 'pending', due_at = :due_at WHERE id = :id AND state = 'failed'"),
+            [{"id": key, "due_at": due_at} for key, due_at in sorted(again)],
+        )

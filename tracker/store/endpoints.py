@@ -86,7 +86,7 @@ def update(tx: Transaction, endpoint: Endpoint) -> None:
 def get(tx: Transaction, project_id: UUID, endpoint_id: UUID, *, lock: bool = False) -> Endpoint | None:
     """One endpoint of a project."""
     row = tx.execute(
-        text(f"{_SELECT} WHERE e.id = :id AND e.project_id = :project_id{' FOR UPDATE OF e' if lock else ''}"),
+        text(f"{_SELECT} WHERE e.id = :id AND e.project_id = :project_id{' FOR NO KEY UPDATE OF e' if lock else ''}"),
         {"id": endpoint_id, "project_id": project_id},
     ).first()
     return None if row is None else _endpoint(row)
@@ -108,7 +108,9 @@ def enabled(tx: Transaction, project_ids: Iterable[UUID]) -> dict[UUID, list[End
     """The endpoints that are on, by project."""
     found: dict[UUID, list[Endpoint]] = {}
     rows = tx.execute(
-        text(f"{_SELECT} WHERE e.project_id = ANY (:ids) AND e.enabled"), {"ids": sorted(set(project_ids))}
+        # Held until the commit: a delivery to an endpoint that is deleted meanwhile would fail the whole record.
+        text(f"{_SELECT} WHERE e.project_id = ANY (:ids) AND e.enabled ORDER BY e.id FOR KEY SHARE OF e, r"),
+        {"ids": sorted(set(project_ids))},
     )
     for row in rows:
         found.setdefault(row.project_id, []).append(_endpoint(row))

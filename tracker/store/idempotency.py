@@ -12,6 +12,8 @@ from tracker.store.db import Transaction
 
 KEPT = timedelta(hours=24)
 """How long an answer is replayed, as Stripe does at least."""
+ABANDONED = timedelta(minutes=2)
+"""A first request that has not answered by then has died with its process: its key is free again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,11 @@ def begin(tx: Transaction, project_id: UUID, key: str, fingerprint: bytes, now: 
     """Take the key; None when it was free, else what is stored under it."""
     where = {"project_id": project_id, "key": key}
     tx.execute(
-        text("DELETE FROM idempotency_keys WHERE project_id = :project_id AND key = :key AND created_at < :old"),
-        {**where, "old": now - KEPT},
+        text(
+            "DELETE FROM idempotency_keys WHERE project_id = :project_id AND key = :key"
+            " AND (created_at < :old OR (status IS NULL AND created_at < :dead))"
+        ),
+        {**where, "old": now - KEPT, "dead": now - ABANDONED},
     )
     made = tx.execute(
         text(
@@ -42,8 +47,11 @@ def begin(tx: Transaction, project_id: UUID, key: str, fingerprint: bytes, now: 
     row = tx.execute(
         text("SELECT fingerprint, status, body FROM idempotency_keys WHERE project_id = :project_id AND key = :key"),
         where,
-    ).one()
-    return Stored(row.fingerprint, row.status, row.body)
+    ).first()
+    # Freed between the two statements by a first request that failed: one more try takes it.
+    return (
+        begin(tx, project_id, key, fingerprint, now) if row is None else Stored(row.fingerprint, row.status, row.body)
+    )
 
 
 def finish(tx: Transaction, project_id: UUID, key: str, status: int, body: bytes) -> None:
