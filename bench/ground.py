@@ -1,0 +1,327 @@
+"""The ground that benchmarks stand on: own PostgreSQL and Valkey with everything durable, an upstream, and whole installations of the product.
+
+The product's processes are started from the supervisor's own table, so that what is measured is what `tracker up` runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import redis
+import trustme
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from bench.kit import ROOT, wait_for
+from bench.upstream import HELD_PLACE
+from tracker import wiring
+from tracker.embedded import environment, roster
+from tracker.embedded.ports import free_port, release
+from tracker.embedded.postgres import Postgres
+from tracker.embedded.valkey import Valkey
+from tracker.services.forms import CredentialForm, RegistrationForm
+from tracker.settings import Settings
+from tracker.store.migrations import migrate
+
+SERVERS = {"max_connections": "200", "max_wal_size": "4GB", "checkpoint_timeout": "30min", "shared_buffers": "512MB"}
+"""Room, and no checkpoint in the middle of a window. fsync and synchronous_commit stay on, as the product has them."""
+WITHOUT_BOUND = {"requests_per_second": 100_000, "concurrency": 100_000}
+"""A budget that no benchmark reaches, where budgets are not what is measured."""
+
+
+class Ground:
+    """Servers, a folder and an authority for certificates, all gone at the end of `laid()`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.postgres = Postgres(folder / "postgres", port=free_port(17432), password="bench", extra=SERVERS)
+        self.valkey = Valkey(folder / "valkey", port=free_port(17632), password="bench")
+        authority = trustme.CA()
+        self.authority_file = folder / "authority.pem"
+        authority.cert_pem.write_to_path(str(self.authority_file))
+        self.certificate_file = folder / "certificate.pem"
+        authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(
+            str(self.certificate_file)
+        )
+
+    def redis_url(self, number: int) -> str:
+        """One of Valkey's sixteen databases."""
+        return self.valkey.url.removesuffix("/0") + f"/{number}"
+
+    def database(self, name: str) -> str:
+        """A new, empty database; its address."""
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return urlunsplit(urlsplit(self.postgres.url)._replace(path=f"/{name}"))
+
+    def forget_messages(self, number: int) -> None:
+        """Empty one of Valkey's databases: what an earlier round left in a queue is not this round's work."""
+        with redis.Redis.from_url(self.redis_url(number)) as client:
+            client.flushdb()
+
+    @property
+    def servers(self) -> dict[str, int]:
+        """Process ids of the servers, for the meter."""
+        return {"postgres": _pid(self.postgres.process), "redis": _pid(self.valkey.process)}
+
+
+def _pid(process: subprocess.Popen[bytes] | None) -> int:
+    if process is None:
+        raise RuntimeError("it is not running")
+    return process.pid
+
+
+@contextmanager
+def laid() -> Iterator[Ground]:
+    """Fresh servers, stopped and removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        ground = Ground(Path(folder))
+        try:
+            ground.postgres.start()
+            ground.valkey.start()
+            yield ground
+        finally:
+            for server in (ground.valkey, ground.postgres):
+                server.stop()
+                server.remove()
+                release(server.port)
+
+
+class Program:
+    """One process tree of the benchmark, in a group of its own so that nothing of it outlives the round."""
+
+    def __init__(
+        self, command: Sequence[str | Path], *, log: Path, environ: Mapping[str, str] | None = None, ready: bytes = b""
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=ROOT,
+                env={**os.environ, **(environ or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if ready else output,  # a pipe that nobody reads would fill up and block it
+                stderr=output,
+                start_new_session=True,
+            )
+        while ready:
+            line = self.line()
+            if ready in line:
+                break
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def line(self) -> bytes:
+        """The next line it prints. RuntimeError with the end of its log when it ended instead."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.log.stem} ended:\n{self.log.read_text()[-2000:]}")
+        return line
+
+    def tell(self, line: str) -> None:
+        """Send it one line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the whole group."""
+        try:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(8)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(5)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+
+
+class Upstream:
+    """The canned relay of bench/upstream.py."""
+
+    def __init__(self, ground: Ground, template: bytes, *, latency_ms: float, tls: bool) -> None:
+        self.tls, self.latency_ms = tls, latency_ms
+        self._port, self._control = free_port(18100), free_port(18100)
+        held = ground.folder / "template.json"
+        held.write_bytes(template)
+        options: list[str | Path] = ["--port", str(self._port), "--control", str(self._control), "--template", held]
+        options += ["--latency-ms", str(latency_ms)] + (["--tls", ground.certificate_file] if tls else [])
+        self._program = Program(
+            [sys.executable, "-m", "bench.upstream", *options], log=ground.folder / "upstream.log", ready=b"ready"
+        )
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        return self._program.pid
+
+    def stats(self) -> dict[str, Any]:
+        """What was asked since the last reset: requests, polls, the moments of the first and the last."""
+        return call(f"http://127.0.0.1:{self._control}/stats")
+
+    def reset(self) -> None:
+        call(f"http://127.0.0.1:{self._control}/reset")
+
+    def stop(self) -> None:
+        self._program.stop()
+        release(self._port)
+        release(self._control)
+
+
+class Simulator:
+    """The product's relay simulator, for what needs generations that end, budgets and files."""
+
+    def __init__(self, ground: Ground, *options: str) -> None:
+        self._port = free_port(18300)
+        command = [sys.executable, "-m", "tracker.simulator", "--port", str(self._port), *options]
+        self._program = Program(command, log=ground.folder / "simulator.log", ready=b"ready")
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        return self._program.pid
+
+    def call(self, path: str, body: Any = None) -> Any:
+        """One of its control calls."""
+        return call(f"{self.url}/simulator/{path}", body)
+
+    def stop(self) -> None:
+        self._program.stop()
+        release(self._port)
+
+
+def call(url: str, body: Any = None) -> Any:
+    """GET, or POST where there is a body; the decoded answer."""
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=120) as answer:
+        return json.load(answer)
+
+
+def pending_answer(ground: Ground) -> bytes:
+    """What the simulator answers about a generation that goes on, with the id's place held: the canned upstream's template."""
+    simulator = Simulator(ground)
+    try:
+        task_id = simulator.call("generations", {"queue": 0, "duration": 100_000})["id"]
+        request = urllib.request.Request(
+            f"{simulator.url}/luma/generations/{task_id}", headers={"Authorization": "Bearer key"}
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            return answer.read().replace(task_id.encode(), HELD_PLACE)
+    finally:
+        simulator.stop()
+
+
+def new_ids(count: int) -> list[str]:
+    """Task ids in the provider's form."""
+    return [str(uuid.uuid4()) for _ in range(count)]
+
+
+class Tracker:
+    """One installation of the product on a database of its own. `build` makes its services in this process; `start` its processes."""
+
+    def __init__(self, ground: Ground, name: str, *, redis_number: int, **fields: Any) -> None:
+        self.ground, self.name, self._redis_number = ground, name, redis_number
+        folder = ground.folder / name
+        folder.mkdir()
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        url = ground.database(name)
+        migrate(url)
+        self._api_port = free_port(18500)
+        self.settings = Settings(
+            home=folder,
+            database_url=SecretStr(url),
+            redis_url=SecretStr(ground.redis_url(redis_number)),
+            broker_url=SecretStr(ground.redis_url(redis_number)),
+            secret_keys=SecretStr(Fernet.generate_key().decode()),
+            bootstrap_api_key=SecretStr("trk_" + secrets.token_hex(20)),
+            api_port=self._api_port,
+            simulator_port=0,
+            given=frozenset({"database_url", "redis_url", *fields}),
+            **fields,
+        )
+        self.services = wiring.build(self.settings, application="bench")
+        self.services.keys.ensure_bootstrap(self.settings.required("bootstrap_api_key"))
+        self.project_id = self.services.keys.project().project_id
+        self.connection = psycopg.connect(url, autocommit=True)
+        self._running: dict[str, Any] = {}
+
+    def credential(self, base_url: str, name: str = "default", **budget: float) -> None:
+        """A provider account that is the upstream; without `budget` nothing bounds it."""
+        form = CredentialForm(providers=["luma"], base_url=base_url, api_key="key", **(budget or WITHOUT_BOUND))
+        self.services.credentials.put(self.project_id, name, form)
+
+    def register(self, ids: Iterable[str], **fields: Any) -> None:
+        """Track these tasks, in batches of 1,000 as a caller would."""
+        forms = [RegistrationForm(provider="luma", task_id=one, timeout="P30D", **fields) for one in ids]
+        for i in range(0, len(forms), 1000):
+            outcomes = self.services.registration.register_many(self.project_id, forms[i : i + 1000])
+            if not all(getattr(outcome, "created", False) for outcome in outcomes):
+                raise RuntimeError(f"not registered: {outcomes[0]}")
+
+    def start(self, *names: str, trust: bool = False) -> None:
+        """Start these programs of the supervisor's table. `trust` lets them accept the benchmark's own certificates."""
+        environ = environment.complete(self.settings, os.environ, own_database=True, simulator_url=None)
+        if trust:
+            # certifi offers no setting; a module of its name in front of it does. Only benchmarks do such a thing.
+            environ |= {"PYTHONPATH": str(ROOT / "bench" / "trust"), "BENCH_CA": str(self.ground.authority_file)}
+        found = {member.child.name: member for member in roster.programs(self.settings, environ, self.logs, self.logs)}
+        for name in names:
+            found[name].launch()
+            self._running[name] = found[name].child
+        waiting = [found[name].answers for name in names if found[name].answers]
+        if not wait_for(lambda: all(answers() for answers in waiting if answers), 30):
+            raise RuntimeError(f"{names} did not start: see {self.logs}")
+
+    @property
+    def trees(self) -> dict[str, int]:
+        """Process ids of what runs, for the meter."""
+        return {name: child.pid for name, child in self._running.items() if child.pid}
+
+    def stop(self) -> None:
+        """End its processes, and forget the messages that they left."""
+        for child in self._running.values():
+            child.ask_to_stop()
+        for child in self._running.values():
+            child.stop()
+        self._running.clear()
+        self.ground.forget_messages(self._redis_number)
+
+    def close(self) -> None:
+        self.stop()
+        self.connection.close()
+        self.services.close()
+        release(self._api_port)
+        shutil.rmtree(self.logs, ignore_errors=True)
+
+    def said(self) -> str:
+        """The end of every log, for when something went wrong."""
+        return "\n".join(f"== {log.name}\n{log.read_text()[-1500:]}" for log in sorted(self.logs.glob("*.log")))
