@@ -32,7 +32,7 @@ from tracker.couriers.store import store_at
 from tracker.services import steps
 from tracker.services.forms import CredentialForm, KeyForm
 from tracker.settings import Settings
-from tracker.store import artifacts, db, due, generations, outbox
+from tracker.store import artifacts, db, generations, outbox, schedule
 from tracker.wiring import Services
 
 VIDEO = "https://files.example.com/video.mp4"
@@ -121,7 +121,7 @@ class Api:
             assert step.event is not None
             outbox.publish(tx, [(step.event, step.generation)], now)
             if step.generation.finished_at:
-                due.leave(tx, [g.id])
+                schedule.leave(tx, [g.id])
         self.services.bell.changed([str(g.id)])
 
     def store(self, public_id: str, content: bytes) -> str:
