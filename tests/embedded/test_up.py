@@ -1,111 +1,23 @@
-"""`tracker up` as a person meets it: a real supervisor and real servers in processes of their own, killed in every way."""
+"""`tracker up` as a person meets it: a real supervisor and real servers in processes of their own."""
 
 import json
-import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
+from tests.embedded.launched import ROOT, Up, about, listening
 from tracker.embedded import ports
-from tracker.embedded.child import eventually
 from tracker.embedded.fresh import remove
 from tracker.settings import Home, Settings, attach, load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they look into /proc")
-STANDIN = Path(__file__).with_name("standin_tracker.py")
-ROOT = STANDIN.parent.parent.parent
-CHILDREN = ("postgres", "valkey", "api", "worker", "flower")
-
-
-class Up:
-    """One supervisor, started from an empty environment."""
-
-    def __init__(self, home: Path, **variables: str) -> None:
-        self.home, self.output = home, home.with_suffix(f".{time.monotonic_ns()}.out")
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")}
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, STANDIN, str(home)], cwd=home.parent, stdout=output, stderr=subprocess.STDOUT,
-                env={**plain, "PYTHONPATH": str(ROOT), "TRACKER_API_HOST": "127.0.0.1", **variables},
-            )  # fmt: skip
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text()
-
-    @property
-    def state(self) -> dict:
-        return json.loads((self.home / "state.json").read_text())
-
-    @property
-    def pids(self) -> dict[str, int]:
-        return {name: child["pid"] for name, child in self.state["children"].items()}
-
-    def ready(self) -> "Up":
-        assert eventually(lambda: "Ctrl-C stops everything" in self.said or self.process.poll() is not None, 30), (
-            self.said
-        )
-        assert self.process.poll() is None, self.said
-        return self
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-    def family(self) -> list[int]:
-        """Everything that carries this home in its environment or its folder on its command line."""
-        marks = [
-            str(self.home).encode(),
-            self.state["database_directory"].encode(),
-            b"valkey-server 127.0.0.1:%d" % self.state["ports"]["valkey"],
-        ]
-        return [
-            pid
-            for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-            if pid != self.process.pid and any(mark in about(pid) for mark in marks)
-        ]
-
-
-def about(pid: int) -> bytes:
-    found = b""
-    for name in ("cmdline", "environ"):
-        with suppress(OSError):
-            found += Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ")
-    return found
-
-
-def listening(port: int) -> tuple[str, ...]:
-    """The addresses on which somebody listens at a port, as the kernel prints them (little-endian hexadecimal)."""
-    rows = [
-        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-    ]
-    found = [row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port]
-    return tuple(socket.inet_ntoa(bytes.fromhex(address)[::-1]) if len(address) == 8 else address for address in found)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "home"
-    remove(Settings(home=tmp_path / "home"))
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One that runs through the whole module: what kills its children leaves it as it was."""
-    tracker = Up(tmp_path_factory.mktemp("up") / "home").ready()
-    yield tracker
-    assert tracker.end() == 0
-    remove(Settings(home=tracker.home))
 
 
 def test_the_home_is_closed_and_a_door_beside_it_finds_everything(up: Up) -> None:
@@ -132,76 +44,6 @@ def test_servers_answer_on_the_loopback_with_the_password_alone(up: Up) -> None:
     with pytest.raises(redis.AuthenticationError):
         redis.Redis(port=up.state["ports"]["valkey"], retry=None).ping()
     assert {listening(up.state["ports"][name]) for name in ("postgres", "valkey")} == {("127.0.0.1",)}
-
-
-def test_a_killed_child_is_back_within_5_seconds_again_and_again(up: Up) -> None:
-    for name in (*CHILDREN, *CHILDREN, "postgres"):
-        before = up.pids[name]
-        os.kill(before, signal.SIGKILL)
-        assert eventually(lambda: up.pids.get(name) not in {None, before}, 5), (name, up.said)  # noqa: B023 - asked at once
-    for said in (up.said, (up.home / "logs" / "supervisor.log").read_text()):
-        assert {name: said.count(f"{name} has ended (killed by SIGKILL)") for name in CHILDREN} == dict.fromkeys(
-            CHILDREN, 2
-        ) | {"postgres": 3}
-        assert {name: said.count(f"{name} was started again") for name in CHILDREN} == dict.fromkeys(CHILDREN, 2) | {
-            "postgres": 3
-        }
-
-
-def test_nothing_acknowledged_is_lost_when_both_servers_are_killed(up: Up) -> None:
-    url = attach(load({"TRACKER_HOME": str(up.home)}, dotenv=None)).required("database_url")
-    assert eventually(
-        lambda: bool(ask(url, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 42 AS answer; SELECT true")), 5
-    ), up.said
-    before = up.pids
-    for name in ("postgres", "valkey"):
-        os.kill(before[name], signal.SIGKILL)
-    assert eventually(
-        lambda: before["postgres"] != up.pids["postgres"] and ask(url, "SELECT answer FROM kept") == (42,), 5
-    ), up.said
-    assert eventually(lambda: up.pids["valkey"] not in {None, before["valkey"]}, 5)
-
-
-def ask(url: str, sql: str) -> object:
-    """The last answer, or None while the server is away."""
-    try:
-        with psycopg.connect(url) as connection:
-            cursor = connection.execute(sql)
-            while cursor.nextset():
-                pass
-            return cursor.fetchone()
-    except psycopg.OperationalError:
-        return None
-
-
-def test_a_killed_supervisor_leaves_no_orphan_and_the_next_one_recovers(home: Path) -> None:
-    first = Up(home).ready()
-    family = first.family()
-    assert len(family) >= len(CHILDREN) + 2  # with the worker's two
-    first.end(signal.SIGKILL)
-    assert eventually(lambda: not first.family(), 5), [about(pid) for pid in first.family()]
-    second = Up(home).ready()
-    assert second.state["ports"] == first.state["ports"]
-    assert second.end() == 0
-
-
-def test_the_next_one_recovers_at_once_while_the_old_servers_still_end(home: Path) -> None:
-    first = Up(home).ready()
-    first.end(signal.SIGKILL)
-    second = Up(home).ready()
-    assert second.end() == 0
-    assert not second.family()
-
-
-def test_a_server_that_a_killed_supervisor_left_running_is_stopped_first(home: Path) -> None:
-    first = Up(home).ready()
-    postmaster = first.pids["postgres"]
-    os.kill(postmaster, signal.SIGSTOP)  # it cannot follow the kernel's order to end
-    first.end(signal.SIGKILL)
-    second = Up(home).ready()
-    assert "an earlier tracker ended without stopping these" in second.said
-    assert second.pids["postgres"] != postmaster
-    assert second.end() == 0
 
 
 def test_a_second_one_on_the_same_home_says_so_in_one_line(up: Up) -> None:
