@@ -92,6 +92,7 @@ def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     yield server.url
     server.stop()
+    server.remove()
     release(server.port)
 
 

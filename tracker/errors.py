@@ -84,7 +84,7 @@ class ConflictError(TrackerError):
         self,
         message: str,
         *problems: FieldProblem,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's name outside
         code: str | None = None,
         count: int | None = None,
     ) -> None:

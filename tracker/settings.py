@@ -100,10 +100,9 @@ class Settings(BaseModel):
     @property
     def base_url(self) -> str:
         """Where people and links reach the API."""
-        host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
-        return (
-            self.public_url or f"http://{'127.0.0.1' if self.api_host in {'0.0.0.0', '::'} else host}:{self.api_port}"
-        )
+        everywhere = self.api_host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if everywhere else f"[{self.api_host}]" if ":" in self.api_host else self.api_host
+        return self.public_url or f"http://{host}:{self.api_port}"
 
     @property
     def artifacts(self) -> str:
@@ -220,6 +219,8 @@ def attach(settings: Settings) -> Settings:
         key = home.api_key.read_text().strip() if settings.bootstrap_api_key is None else None
     except (FileNotFoundError, json.JSONDecodeError):
         raise NotRunningError(settings.home) from None
+    if not state.get("pid"):
+        raise NotRunningError(settings.home)
     ports = state.get("ports", {})
     fields: dict[str, Any] = {f"{name}_port": ports[name] for name in ("api", "flower", "simulator") if name in ports}
     fields |= _server_urls(settings, ports, secrets)
