@@ -1,0 +1,122 @@
+"""`tracker doctor` names what is wrong and the mend; `tracker backup` can be restored."""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from cryptography.fernet import Fernet
+
+from tracker import wiring
+from tracker.cli.backup import _pg_dump
+from tracker.settings import Settings
+from tracker.store import db
+from tracker.wiring import Services
+
+
+def findings(cli: Any, code: int = 0, **options: Any) -> dict[str, dict[str, str]]:
+    import json
+
+    said = cli("doctor", "--json", code=code, **options).stdout
+    return {finding["subject"]: finding for finding in json.loads(said)["findings"]}
+
+
+def rung(services: Services) -> None:
+    with services.database.transaction() as tx:
+        db.beat(tx, "tick", db.now(tx))
+
+
+def test_a_healthy_installation(cli: Any, services: Services) -> None:
+    rung(services)
+    said = cli("doctor").stdout
+    assert "nothing is wrong" in said
+    assert "WRONG" not in said
+
+
+def test_a_misspelt_variable_is_recognised(cli: Any, services: Services) -> None:
+    rung(services)
+    found = findings(cli, variables={"TRACKER_LUMA_APIKEY": "x"})["variables"]
+    assert found["verdict"] == "warning"
+    assert found["mend"] == "did you mean TRACKER_LUMA_API_KEY?"
+
+
+def test_beat_that_does_not_ring(cli: Any, services: Services) -> None:
+    assert findings(cli, code=1)["beat"]["said"] == "it has never rung"
+    with services.database.transaction() as tx:
+        db.beat(tx, "tick", db.now(tx) - timedelta(minutes=5))
+    assert findings(cli, code=1)["beat"]["said"] == "it rang last 300 s ago"
+
+
+def test_a_database_that_is_away_and_one_that_is_old(cli: Any, empty_database_url: str) -> None:
+    away = findings(cli, code=1, variables={"TRACKER_DATABASE_URL": "postgresql://a:hunter2hunter2@127.0.0.1:9/x"})[
+        "database"
+    ]
+    assert (away["verdict"], away["mend"]) == ("wrong", "start it, or correct TRACKER_DATABASE_URL")
+    assert "hunter2" not in away["said"]
+    old = findings(cli, code=1, variables={"TRACKER_DATABASE_URL": empty_database_url})["schema"]
+    assert (old["verdict"], old["mend"]) == ("wrong", "tracker migrate")
+
+
+def test_a_broker_that_is_away(cli: Any, services: Services) -> None:
+    rung(services)
+    found = findings(
+        cli, code=1, variables={"TRACKER_REDIS_URL": "redis://127.0.0.1:9", "TRACKER_BROKER_URL": "redis://127.0.0.1:9"}
+    )
+    assert (found["redis"]["verdict"], found["broker"]["verdict"]) == ("wrong", "wrong")
+
+
+def test_keys_that_do_not_open_what_is_stored(cli: Any, services: Services) -> None:
+    rung(services)
+    found = findings(cli, code=1, variables={"TRACKER_SECRET_KEYS": Fernet.generate_key().decode()})["credential"]
+    assert "none of its keys opens what is stored" in found["said"]
+    assert found["mend"].startswith("add the key that was in use")
+
+
+def test_stopped_work_and_work_that_is_late(
+    cli: Any, services: Services, registered: Callable[..., dict[str, Any]]
+) -> None:
+    rung(services)
+    registered("task-1")
+    with psycopg.connect(services.settings.required("database_url")) as connection:
+        connection.execute("UPDATE polls SET due_at = now() - interval '10 minutes'")
+    cli("pause", "webhooks")
+    found = findings(cli, code=1)
+    assert found["webhooks"]["mend"] == "tracker resume webhooks"
+    assert (found["queue poll"]["verdict"], "600 s late" in found["queue poll"]["said"]) == ("wrong", True)
+
+
+def test_nothing_runs(bare: Any) -> None:
+    assert "start it with `tracker up`" in findings(bare, code=1)["servers"]["mend"]
+
+
+def test_a_backup_restores_with_its_keys(
+    cli: Any, settings: Settings, registered: Callable[..., dict[str, Any]], empty_database_url: str
+) -> None:
+    import subprocess
+    from pathlib import Path
+
+    made = registered("task-1")
+    told = cli.json("backup", "-o", "kept.tar")
+    file = cli.folder / "kept.tar"
+    assert (told["size"], stat.S_IMODE(file.stat().st_mode)) == (file.stat().st_size, 0o600)
+    assert "exists already" in cli("backup", "-o", "kept.tar", code=1).stderr
+    assert [path.name for path in cli.folder.iterdir()] == ["kept.tar"]
+    with tarfile.open(file) as archive:
+        archive.extractall(cli.folder / "restored", filter="data")
+    keys = (cli.folder / "restored" / "secret-keys").read_text().strip()
+    target = urlsplit(empty_database_url)
+    restore = [str(Path(_pg_dump()).with_name("pg_restore")), "--no-owner", "--dbname", empty_database_url]
+    subprocess.run([*restore, str(cli.folder / "restored" / "database.dump")], check=True, capture_output=True)
+    variables = {"TRACKER_DATABASE_URL": empty_database_url, "TRACKER_SECRET_KEYS": keys}
+    assert made["id"] in cli("list", variables=variables).stdout
+    other = wiring.build(settings.changed(database_url=type(settings.database_url)(empty_database_url)))  # type: ignore[call-arg,misc]
+    stored = other.credentials.get(other.keys.project().project_id, "default").api_key
+    assert stored is not None
+    assert other.vault.decrypt(stored) == "sk-provider-secret"
+    other.close()
+    assert target.path != urlsplit(settings.required("database_url")).path

@@ -1,0 +1,142 @@
+"""Endpoints, credentials, keys, replays and switches from the shell; and what is never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from tracker.errors import UnauthorizedError
+from tracker.wiring import Services
+
+HOOK = "http://127.0.0.1:9/hook"
+
+
+def test_an_endpoint_from_its_making_to_its_end(cli: Any) -> None:
+    made = cli.json(
+        "endpoints", "create", HOOK, "--event", "generation.completed", "--tag", "a", "--header", "X-Token: s3cret-value", "--rate-limit", "5"
+    )  # fmt: skip
+    assert (made["url"], made["events"], made["headers"], made["rate_limit"]) == (
+        HOOK,
+        ["generation.completed"],
+        {"X-Token": "***"},
+        5.0,
+    )
+    assert "s3cret-value" not in cli("endpoints", "show", made["id"]).stdout
+    assert made["id"] in cli("endpoints", "list").stdout
+    changed = cli.json("endpoints", "edit", made["id"], "--description", "ours", "--disable")
+    assert (changed["description"], changed["enabled"], changed["events"]) == ("ours", False, ["generation.completed"])
+    cli("endpoints", "delete", made["id"])
+    assert cli("endpoints", "list").stdout == "no endpoints\n"
+    assert "no endpoint" in cli("endpoints", "show", made["id"], code=1).stderr
+
+
+def test_secrets_are_printed_alone_and_rotate(cli: Any) -> None:
+    made = cli.json("endpoints", "create", HOOK)["id"]
+    first, project = cli("endpoints", "secret", made).stdout.strip(), cli("endpoints", "secret").stdout.strip()
+    Webhook(first)
+    assert first != project
+    assert (
+        cli("endpoints", "rotate-secret", made).stdout.strip()
+        == cli("endpoints", "secret", made).stdout.strip()
+        != first
+    )
+    assert cli("endpoints", "rotate-secret").stdout.strip() == cli("endpoints", "secret").stdout.strip() != project
+
+
+def test_an_address_that_may_not_be_reached_is_refused(cli: Any) -> None:
+    assert "10.0.0.1 may not be reached" in cli("endpoints", "create", "https://10.0.0.1/hook", code=2).stderr
+    assert "'Name: value'" in cli("endpoints", "create", HOOK, "--header", "nonsense", code=2).stderr
+
+
+def test_a_ping_and_replays(cli: Any) -> None:
+    made = cli.json("endpoints", "create", HOOK)["id"]
+    delivery = cli.json("endpoints", "test", made)["delivery_id"]
+    assert cli.json("replay", delivery) == {"replayed": 1}
+    assert cli.json("replay", "--endpoint", made, "--since", "1h") == {"replayed": 0}
+    assert cli.json("endpoints", "recover", made, "--since", "2026-01-01") == {"recovered": 0}
+    assert "no delivery" in cli("replay", "dlv_nothing", code=1).stderr
+    assert "is no time" in cli("replay", "--endpoint", made, "--since", "yesterday", code=2).stderr
+
+
+def test_a_provider_key_comes_by_pipe_file_or_variable_and_is_never_shown(cli: Any, services: Services) -> None:
+    project_id = services.keys.project().project_id
+
+    def kept() -> str:
+        stored = services.credentials.get(project_id, "relay").api_key
+        assert stored is not None
+        return services.vault.decrypt(stored)
+
+    said = cli(
+        "credentials",
+        "set",
+        "relay",
+        "--provider",
+        "luma",
+        "--base-url",
+        "http://127.0.0.1:9",
+        "--api-key-stdin",
+        stdin="sk-piped\n",
+    )
+    assert kept() == "sk-piped"
+    (cli.folder / "key").write_text("sk-from-file\n")
+    said = cli("credentials", "set", "relay", "--api-key-file", "key", "--requests-per-second", "7")
+    assert kept() == "sk-from-file"
+    cli("credentials", "set", "relay", "--api-key-env", "MY_KEY", variables={"MY_KEY": "sk-from-variable"})
+    assert kept() == "sk-from-variable"
+    shown = cli.json("credentials", "show", "relay")
+    assert (shown["providers"], shown["requests_per_second"], shown["has_api_key"]) == (["luma"], 7.0, True)
+    assert "sk-" not in said.stdout + said.stderr + cli("credentials", "list").stdout
+    assert (
+        "in one way only"
+        in cli("credentials", "set", "relay", "--api-key-stdin", "--api-key-file", "key", code=2).stderr
+    )
+    assert "MISSING is not set" in cli("credentials", "set", "relay", "--api-key-env", "MISSING", code=2).stderr
+
+
+def test_a_credential_in_use_is_not_deleted_by_accident(cli: Any, registered: Callable[..., dict[str, Any]]) -> None:
+    made = registered("task-1")
+    assert "--force" in cli("credentials", "delete", "default", code=1).stderr
+    cli("credentials", "delete", "default", "--force")
+    assert cli.json("show", made["id"])["error"]["code"] == "credential_deleted"
+
+
+def test_testing_and_resuming_a_credential(cli: Any) -> None:
+    assert cli.json("credentials", "test", "default", code=1)["ok"] is False, "nobody listens on port 9"
+    assert cli.json("credentials", "resume", "default")["state"] == "active"
+
+
+def test_a_key_is_shown_once_and_makes_its_project(cli: Any, services: Services) -> None:
+    made = cli("keys", "create", "--project", "films", "--name", "studio", "--scope", "read", "--expires", "30d")
+    token = made.stdout.strip()
+    caller = services.keys.authenticate(token)
+    assert (caller.project, caller.scopes) == ("films", frozenset({"read"}))
+    [key] = cli.json("keys", "list", "--project", "films")["data"]
+    assert token not in str(key)
+    assert key["expires_at"] > key["created_at"]
+    assert token not in cli("keys", "list").stdout
+    cli("keys", "revoke", key["id"], "--project", "films")
+    with pytest.raises(UnauthorizedError):
+        services.keys.authenticate(token)
+    assert "revoked" in cli("keys", "list", "--project", "films").stdout
+
+
+def test_a_wrong_scope_is_named(cli: Any) -> None:
+    assert "scopes" in cli("keys", "create", "--scope", "owner", code=2).stderr
+
+
+def test_the_switches(cli: Any, services: Services) -> None:
+    assert "`tracker resume webhooks`" in cli("pause", "webhooks", "--reason", "receiver moves house").stdout
+    assert services.health.stopped() == {"webhooks": "receiver moves house"}
+    assert cli.json("resume", "webhooks") == {"stopped": {}}
+    assert cli("resume", "webhooks").stdout == "webhooks were not paused\n"
+
+
+def test_clocks_appear_with_the_first_generation(cli: Any, registered: Callable[..., dict[str, Any]]) -> None:
+    assert "no clocks yet" in cli("clocks").stdout
+    registered("task-1", "--model", "ray-2")
+    [clock] = cli.json("clocks")["data"]
+    assert (clock["provider"], clock["subject"], clock["count"]) == ("luma", "ray-2", 0)
+    assert 1 < clock["gap_at_0_s"] < clock["gap_at_120_s"] < 60
