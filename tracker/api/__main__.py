@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -30,11 +34,20 @@ SIMULATOR_VARIABLE = "TRACKER_INTERNAL_SIMULATOR_URL"
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which would let streams and waiters use up the time for draining."""
+    """uvicorn, which would let streams and waiters use up the time for draining, and then end by the signal itself."""
 
     def __init__(self, config: uvicorn.Config, context: Context) -> None:
         super().__init__(config)
         self._context = context
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal that asks us to stop is answered when we have: it is not raised again, so that everything is closed behind us."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self.handle_exit)
+        yield
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -79,6 +92,11 @@ def main() -> int:
             services.close()
     except TrackerError as wrong:
         sys.stderr.write(f"{wrong}\n")
+        return 1
+    except Exception as wrong:
+        if not db.unreachable(wrong):
+            raise
+        sys.stderr.write("the database cannot be reached; see that it runs, and that TRACKER_DATABASE_URL is right\n")
         return 1
     return 0
 

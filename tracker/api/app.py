@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -97,6 +97,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         context.close()
-        listening.cancel()
-        with suppress(asyncio.CancelledError):
-            await listening
+        # Asked again until it has ended: a connection that is just being made may swallow the first request.
+        while not listening.done():
+            listening.cancel()
+            await asyncio.wait({listening}, timeout=0.1)
