@@ -8,6 +8,8 @@ import psycopg
 import pytest
 import requests
 from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
 from tracker import wiring
 from tracker.store.migrations import migrate
@@ -64,6 +66,21 @@ def test_a_database_that_is_away_is_503_and_comes_back(api: Any) -> None:
         assert _plain(api, "/healthz").status_code == 200
         other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert api.get("/v1/generations").status_code == 200
+
+
+class _DeadlockError(Exception):
+    sqlstate = "40P01"
+
+
+@pytest.mark.parametrize(
+    "passing", [NoConnectionLeft("the pool is empty"), OperationalError("SELECT", {}, _DeadlockError("deadlock"))]
+)
+def test_what_asking_again_mends_is_503(shared_api: Any, monkeypatch: pytest.MonkeyPatch, passing: Exception) -> None:
+    def raises(*_: Any) -> None:
+        raise passing
+
+    monkeypatch.setattr(shared_api.services.generations, "page", raises)
+    shared_api.problem(shared_api.get("/v1/generations"), 503, "unavailable")
 
 
 def test_registering_works_while_redis_is_away(settings: Any, client_of: Any) -> None:

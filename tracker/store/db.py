@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from sqlalchemy.pool import QueuePool
 
 from tracker.errors import SchemaOutdatedError
@@ -101,9 +102,19 @@ def refuse_old_schema(tx: Transaction, needed: str) -> None:
         raise SchemaOutdatedError(found, needed)
 
 
+PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03"})
+"""What PostgreSQL says when asking again will do: a deadlock, no room, a lock or a statement that took too long, a restart."""
+
+
 def unreachable(error: BaseException) -> bool:
-    """Whether this error means that the database cannot be reached now, rather than that we asked wrongly."""
-    return isinstance(error, DBAPIError) and (error.connection_invalidated or "connect" in str(error.orig).lower())
+    """Whether this error means that the database cannot serve us now, rather than that we asked wrongly."""
+    if isinstance(error, NoConnectionLeft):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated
+        or getattr(error.orig, "sqlstate", None) in PASSING
+        or "connect" in str(error.orig).lower()
+    )
 
 
 def beat(tx: Transaction, name: str, at: datetime, detail: dict[str, Any] | None = None) -> timedelta | None:
