@@ -79,7 +79,7 @@ class Contender:
 
     def recorded(self, count: int) -> bool:
         """Whether all that was asked is stored."""
-        return True
+        raise NotImplementedError
 
     @property
     def trees(self) -> dict[str, int]:
@@ -125,7 +125,7 @@ class Peer(Contender):
         python = str(ENVIRONMENTS[self.venv] / "bin" / "python") if self.venv else sys.executable
         return [python, *parts]
 
-    def prepare(self, count: int) -> None:
+    def prepare(self, count: int) -> None:  # noqa: ARG002 - all rows are ready to be asked about
         with psycopg.connect(self._at.peers_url, autocommit=True) as connection:
             self._since = connection.execute("SELECT clock_timestamp()").fetchone()
 
@@ -198,7 +198,7 @@ class Ours(Contender):
             )
         rest_until(begins)
 
-    def go(self, count: int) -> None:
+    def go(self, count: int) -> None:  # noqa: ARG002 - `prepare` has made them due
         self.tracker.services.bell.ring("tracker.dispatch", "default", because="benchmark")
 
     def recorded(self, count: int) -> bool:
@@ -229,30 +229,30 @@ def _celery(pool: str, concurrency: int) -> tuple[str, ...]:
 
 def everyone() -> list[Contender]:
     """All contenders, those first whom the others are compared with."""
+    here = "bench/peers"
+    naive = (f"{here}/naive.py",)
     taskiq = (
         "-m",
         "taskiq",
         "worker",
         "taskiq_peer:broker",
-        "--workers",
-        "1",
-        "--max-async-tasks",
-        "800",
-        "--log-level",
-        "ERROR",
+        "--workers=1",
+        "--max-async-tasks=800",
+        "--log-level=ERROR",
     )
+    arq, procrastinate = f"{here}/arq_peer.py", f"{here}/procrastinate_peer.py"
     return [
-        Peer("naive Celery, prefork 2", (200, 9), producer=("bench/peers/naive.py",), worker=_celery("prefork", 2)),
-        Peer("naive Celery, threads 50", (200, 150), producer=("bench/peers/naive.py",), worker=_celery("threads", 50)),
-        Peer("naive Celery, gevent 100", (200, 150), producer=("bench/peers/naive.py",), worker=_celery("gevent", 100)),
-        Peer("arq", (900, 900), producer=("bench/peers/arq_peer.py",), worker=("bench/peers/arq_peer.py", "worker"), venv="peers-arq", redis_number=2),
-        Peer("taskiq", (1200, 1200), producer=("bench/peers/taskiq_peer.py",), worker=taskiq, redis_number=3),
-        Peer("procrastinate", (300, 300), producer=("bench/peers/procrastinate_peer.py",), worker=("bench/peers/procrastinate_peer.py", "worker")),
-        Peer("asyncio and aiohttp, nothing kept", (6000, 3000), producer=("bench/peers/bare.py",), stores=False),
+        Peer("naive Celery, prefork 2", (200, 9), producer=naive, worker=_celery("prefork", 2)),
+        Peer("naive Celery, threads 50", (200, 150), producer=naive, worker=_celery("threads", 50)),
+        Peer("naive Celery, gevent 100", (200, 150), producer=naive, worker=_celery("gevent", 100)),
+        Peer("arq", (900, 900), producer=(arq,), worker=(arq, "worker"), venv="peers-arq", redis_number=2),
+        Peer("taskiq", (1200, 1200), producer=(f"{here}/taskiq_peer.py",), worker=taskiq, redis_number=3),
+        Peer("procrastinate", (300, 300), producer=(procrastinate,), worker=(procrastinate, "worker")),
+        Peer("asyncio and aiohttp, nothing kept", (6000, 3000), producer=(f"{here}/bare.py",), stores=False),
         Peer("libcurl alone, nothing kept", (8000, 3500), producer=("-m", "bench.limit"), venv="", stores=False),
         Ours("this tracker", (6000, 3000)),
         Ours("this tracker, batch queries", (6000, 3000), path="", database="ours_batch", redis_number=7),
-    ]  # fmt: skip
+    ]
 
 
 def install_peers(run: Callable[..., object] = subprocess.run) -> None:

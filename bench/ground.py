@@ -1,4 +1,4 @@
-"""The ground that benchmarks stand on: own PostgreSQL and Valkey with everything durable, an upstream, and whole installations of the product.
+"""The ground that benchmarks stand on: durable servers of their own, an upstream, and whole installations of the product.
 
 The product's processes are started from the supervisor's own table, so that what is measured is what `tracker up` runs.
 """
@@ -16,7 +16,7 @@ import tempfile
 import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -144,15 +144,11 @@ class Program:
 
     def stop(self) -> None:
         """End the whole group."""
-        try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(self.process.pid, signal.SIGTERM)
             self.process.wait(8)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(5)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:

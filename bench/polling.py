@@ -1,6 +1,6 @@
 """CPU seconds per 1,000 polls, everything counted, and polls a second: this tracker against what people would write otherwise.
 
-`python -m bench.polling [--rounds N] [--seconds S] [--only TEXT] [--scenario NAME] [--install-peers]`. Contenders take turns in every round.
+`python -m bench.polling [--rounds N] [--seconds S] [--only TEXT] [--scenario NAME] [--install-peers]`. They take turns.
 """
 
 from __future__ import annotations

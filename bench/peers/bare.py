@@ -12,8 +12,7 @@ import uvloop
 from common import HEADERS, IN_FLIGHT, UPSTREAM
 
 
-async def main() -> None:
-    ids = Path(os.environ["BENCH_IDS"]).read_text().split()
+async def main(ids: list[str]) -> None:
     tls = ssl.create_default_context(cafile=os.environ["BENCH_CA"]) if UPSTREAM.startswith("https") else False
     states: dict[str, str] = {}
     loop = asyncio.get_running_loop()
@@ -36,4 +35,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        runner.run(main(Path(os.environ["BENCH_IDS"]).read_text().split()))
