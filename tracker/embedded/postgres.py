@@ -98,7 +98,7 @@ class Postgres:
         unfinished = self.data_directory.with_name(self.data_directory.name + ".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         make_directory(unfinished)
-        password = private_file(unfinished.with_name("password"), self._password)
+        password = private_file(unfinished.with_name(unfinished.name + ".password"), self._password)
         try:
             self._run(
                 "initdb", "-D", unfinished, "-U", self.user, "--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8",
