@@ -93,6 +93,8 @@ def test_ping_and_recover(api: Any) -> None:
     api.move(api.register()["id"], State.QUEUED)
     assert api.get("/v1/deliveries").json()["data"] == []
     since = {"since": "2026-01-01T00:00:00+08:00"}
+    api.problem(api.post(f"/v1/endpoints/{made}/recover", since), 409, "endpoint_disabled")
+    api.call("PATCH", f"/v1/endpoints/{made}", json={"enabled": True})
     assert api.shows(api.post(f"/v1/endpoints/{made}/recover", since), schemas.RecoveredShown, 202) == {"recovered": 1}
     api.problem(api.post(f"/v1/endpoints/{made}/recover", {"since": "once"}), 422, "invalid", "since")
     sent = api.shows(api.post(f"/v1/endpoints/{made}/test"), schemas.DeliveryMade, 202)

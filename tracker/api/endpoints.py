@@ -90,12 +90,12 @@ def test(caller: Writer, endpoint_id: Id, services: Use) -> Response:
 @routes.post(
     "/{endpoint_id}/recover",
     **told(
-        "Send again what failed or was missed", takes=RecoverForm, shows=RecoveredShown, status=202, may=(404,),
+        "Send again what failed or was missed", takes=RecoverForm, shows=RecoveredShown, status=202, may=(404, 409),
         example={"since": "2026-11-01T00:00:00Z"},
     ),
 )  # fmt: skip
 def recover(caller: Writer, endpoint_id: Id, sent: Body, services: Use) -> Response:
-    """Since `since`, events that happened while the endpoint was disabled included."""
+    """Since `since`, events that happened while the endpoint was disabled included. 409 while it still is."""
     form = sent.form(RecoverForm)
     count = services.endpoints.recover(caller.project_id, views.parsed("ep", endpoint_id), form.since)
     return answer({"recovered": count}, 202)
