@@ -1,0 +1,192 @@
+"""Posts many webhooks at once: libcurl's multi interface on one thread, where posts join while others are in flight.
+
+Never follows a redirect, reads an environment proxy, connects to an address that was not vetted, or keeps more of an answer than
+its beginning. docs/decisions/webhook-transport.md says why libcurl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import certifi
+import pycurl
+import requests
+
+from tracker.core.addresses import DEFAULT_PORTS, Address, Policy, check_form, literal
+from tracker.net.envelope import Envelope, Post, Posted, refused
+from tracker.net.failures import NetError, WrongProcessError
+from tracker.net.resolve import LookUp, Resolver, system
+
+__all__ = ["Post", "Posted", "Poster"]
+
+KEPT_CONNECTIONS = 256  # idle ones kept for the next post; with those in flight below select's bound of 1,024
+PINNED_SECONDS = (
+    30.0  # how long a vetted answer of the name server is used; it is connected to, whatever the name says by then
+)
+Key = tuple[str, int]
+
+
+class Poster:
+    """Made after the fork; all but `wake` belongs to one thread. `look_up` replaces the system's resolver, `ca_file` certifi's bundle."""
+
+    def __init__(self, policy: Policy, *, look_up: LookUp = system, ca_file: str | None = None) -> None:
+        self._policy = policy
+        self._resolver = Resolver(look_up)
+        self._ca_file = ca_file or certifi.where()
+        self._pid = os.getpid()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
+        self._flying: dict[pycurl.Curl, Envelope] = {}
+        self._idle: list[Envelope] = []
+        self._done: list[Posted] = []
+        self._pins: dict[Key, tuple[float, list[Address]]] = {}
+        self._asking: dict[Key, list[tuple[Post, float]]] = {}
+        self._looked_up: deque[tuple[Key, list[Address] | NetError]] = deque()
+        self._rings, self._ringer = socket.socketpair()
+        self._rings.setblocking(False)
+        self._ringer.setblocking(False)
+
+    @property
+    def flying(self) -> int:
+        """How many posts were launched and not handed back yet."""
+        return len(self._flying) + len(self._done) + sum(map(len, self._asking.values()))
+
+    def launch(self, posts: Iterable[Post]) -> None:
+        """Send these off. Each comes back from `landed` once, at most its deadline later."""
+        if os.getpid() != self._pid:
+            raise WrongProcessError("poster", self._pid, os.getpid())
+        for post in posts:
+            self._address(post, time.monotonic())
+        self._multi.perform()
+
+    def landed(self, wait: float) -> list[Posted]:
+        """What came back. Waits up to `wait` seconds for something to happen, which need not be a landing; `wake` ends the wait."""
+        self._take_look_ups()
+        self._land()
+        if not self._done and wait > 0:
+            self._sleep(wait)
+            self._take_look_ups()
+            self._land()
+        done, self._done = self._done, []
+        return done
+
+    def wake(self) -> None:
+        """End a wait that is under way, or the next one; callable from any thread."""
+        with contextlib.suppress(BlockingIOError):  # full: it is awake enough
+            self._ringer.send(b"!")
+
+    def close(self) -> None:
+        """Close every connection and forget what is in flight. The poster is of no use afterwards."""
+        if self._pid == os.getpid():
+            for curl in list(self._flying):
+                self._multi.remove_handle(curl)
+            self._flying.clear()
+            self._multi.close()
+            self._rings.close()
+            self._ringer.close()
+
+    def _sleep(self, seconds: float) -> None:
+        reading, writing, failing = self._multi.fdset()
+        timer = self._multi.timeout()  # milliseconds until libcurl has something to do, -1 for nothing
+        if timer >= 0:
+            seconds = min(seconds, timer / 1000)
+        select.select([*reading, self._rings], writing, failing, seconds)
+        with contextlib.suppress(BlockingIOError):
+            while self._rings.recv(4096):
+                pass
+
+    def _address(self, post: Post, began: float) -> None:
+        """Find where the post goes: the address in its URL, a pinned one, or one that is looked up now."""
+        try:
+            url, host, port = _target(post.url)
+        except NetError as wrong:
+            self._done.append(refused(post, wrong, 0.0))
+            return
+        addresses = self._pinned(host, port)
+        if addresses:
+            self._send(post, url, addresses, began)
+            return
+        waiting = self._asking.setdefault((host, port), [])
+        waiting.append((post, began))
+        if len(waiting) == 1:
+            threading.Thread(target=self._look_up, args=(host, port, post.deadline), daemon=True, name="pin").start()
+
+    def _pinned(self, host: str, port: int) -> list[Address] | None:
+        if address := literal(host):
+            return [address]
+        until, addresses = self._pins.get((host, port), (0.0, []))
+        return addresses if time.monotonic() < until else None
+
+    def _look_up(self, host: str, port: int, seconds: float) -> None:
+        try:
+            self._looked_up.append(((host, port), self._resolver.addresses(host, port, seconds)))
+        except NetError as wrong:
+            self._looked_up.append(((host, port), wrong))
+        self.wake()
+
+    def _take_look_ups(self) -> None:
+        while self._looked_up:
+            key, found = self._looked_up.popleft()
+            if not isinstance(found, NetError):
+                self._pins[key] = (time.monotonic() + PINNED_SECONDS, found)
+            for post, began in self._asking.pop(key, []):
+                if isinstance(found, NetError):
+                    self._done.append(refused(post, found, time.monotonic() - began))
+                else:
+                    self._send(post, _target(post.url)[0], found, began)
+
+    def _send(self, post: Post, url: str, addresses: list[Address], began: float) -> None:
+        _, host, port = _target(post.url)
+        plain = url.startswith("http:")
+        for address in addresses:  # one forbidden answer refuses all: a mixed answer is an attack or a mistake
+            if refusal := self._policy.refusal(address, port, plain=plain):
+                self._done.append(refused(post, NetError("address", refusal), time.monotonic() - began))
+                return
+        envelope = self._idle.pop() if self._idle else Envelope(self._policy, self._ca_file)
+        pin = f"+{host}:{port}:{','.join(f'[{a}]' if a.version == 6 else str(a) for a in addresses)}"  # noqa: PLR2004
+        try:
+            envelope.address(post, url, pin, began)
+        except (ValueError, pycurl.error) as wrong:
+            self._done.append(refused(post, NetError("protocol", f"cannot be sent: {wrong}"), 0.0))
+            return
+        self._multi.add_handle(envelope.curl)
+        self._flying[envelope.curl] = envelope
+
+    def _land(self) -> None:
+        self._multi.perform()
+        more = 1
+        while more:
+            more, done, failed = self._multi.info_read(1000)
+            for curl in done:
+                self._done.append(self._take_down(curl).opened())
+            for curl, code, message in failed:
+                self._done.append(self._take_down(curl).returned(code, message))
+
+    def _take_down(self, curl: pycurl.Curl) -> Envelope:
+        self._multi.remove_handle(curl)
+        envelope = self._flying.pop(curl)
+        self._idle.append(envelope)
+        return envelope
+
+
+@lru_cache(maxsize=4096)
+def _target(url: str) -> tuple[str, str, int]:
+    """The URL as it is sent (percent-encoded, IDNA), its host and its port. Raises NetError `address` for what is none."""
+    if wrong := check_form(url):
+        raise NetError("address", wrong)
+    request = requests.PreparedRequest()
+    try:
+        request.prepare_url(url, None)
+    except requests.RequestException as error:
+        raise NetError("address", f"it is not a valid URL: {error}") from None
+    parts = urlsplit(request.url or "")
+    return request.url or "", parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
