@@ -1,0 +1,99 @@
+"""The compose file is valid, refuses to start without secrets, and starts the processes that `tracker up` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "TRACKER_SECRET_KEYS",
+    "TRACKER_BOOTSTRAP_API_KEY",
+    "TRACKER_FLOWER_AUTH",
+)
+OURS = ("migrate", "api", "beat", "worker-poll", "worker-webhook", "worker-download", "worker-default", "flower")
+
+
+def compose(**variables: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "docker-compose"
+    command = [
+        str(program),
+        "-f",
+        str(ROOT / "docker-compose.yml"),
+        "--env-file",
+        "/dev/null",
+        "config",
+        "--format",
+        "json",
+    ]
+    base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    return subprocess.run(command, env=base | variables, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found = compose(**dict.fromkeys(SECRETS, "word"))
+    assert found.returncode == 0, found.stderr
+    read: dict[str, Any] = json.loads(found.stdout)["services"]
+    return read
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_a_missing_secret_stops_it_with_a_message(missing: str) -> None:
+    found = compose(**{name: "word" for name in SECRETS if name != missing})
+    assert found.returncode != 0
+    assert f"required variable {missing} is missing a value: set it to" in found.stderr
+
+
+def test_it_runs_what_tracker_up_runs(services: dict[str, Any]) -> None:
+    assert set(services) == {"postgres", "redis", *OURS}
+    for queue in ("poll", "webhook", "download", "default"):
+        command = " ".join(services[f"worker-{queue}"]["command"])
+        assert f"worker -Q {queue} -n {queue}@%h" in command
+        assert "--without-gossip --without-mingle" in command
+
+
+def test_only_the_api_and_flower_are_published_and_only_here(services: dict[str, Any]) -> None:
+    published = {name: port["host_ip"] for name, service in services.items() for port in service.get("ports", [])}
+    assert published == {"api": "127.0.0.1", "flower": "127.0.0.1"}
+    elsewhere = compose(**dict.fromkeys(SECRETS, "word"), TRACKER_PUBLISH="10.1.2.3")
+    assert json.loads(elsewhere.stdout)["services"]["api"]["ports"][0]["host_ip"] == "10.1.2.3"
+
+
+def test_every_container_is_locked_down_and_bounded(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert int(service["mem_limit"]) > 0, name
+        assert service["pids_limit"] > 0, name
+        assert service["init"], name
+    assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
+    assert all(services[name]["user"] == name for name in ("postgres", "redis"))
+
+
+def test_ours_wait_for_the_schema_and_are_stopped_with_patience(services: dict[str, Any]) -> None:
+    for name in set(OURS) - {"migrate"}:
+        assert services[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully", name
+    longest = int(re.findall(r"task_time_limit=(\d+)", (ROOT / "tracker" / "bell.py").read_text())[0])
+    for queue in ("poll", "webhook", "download", "default"):
+        minutes, seconds = re.findall(r"(?:(\d+)m)?(\d+)s", services[f"worker-{queue}"]["stop_grace_period"])[0]
+        assert int(minutes or 0) * 60 + int(seconds) > longest
+    assert services["migrate"]["restart"] == "no"
+
+
+def test_no_secret_stands_on_a_command_line(services: dict[str, Any]) -> None:
+    found = compose(**{name: f"secret-{number}" for number, name in enumerate(SECRETS)})
+    for name, service in json.loads(found.stdout)["services"].items():
+        words = json.dumps([service.get("command"), service.get("entrypoint"), service.get("healthcheck")])
+        assert "secret-" not in words, name
+    assert services["flower"]["environment"]["FLOWER_BASIC_AUTH"] == "word"
