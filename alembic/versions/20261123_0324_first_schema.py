@@ -200,6 +200,18 @@ def upgrade() -> None:
         sa.Column("endpoint_id", sa.Uuid(), nullable=True),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("in_flight_cap", sa.Integer(), server_default="4", nullable=False),
+        sa.Column("tokens", sa.Double(), server_default="1000000", nullable=False),
+        sa.Column("refilled_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("failing", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("quiet_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("replay_after", sa.Uuid(), nullable=True),
+        sa.Column("replay_until", sa.Uuid(), nullable=True),
+        sa.Column("replay_due", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(replay_after IS NULL) = (replay_until IS NULL) AND (replay_after IS NULL) = (replay_due IS NULL)",
+            name=op.f("receivers_replay_whole"),
+        ),
         sa.ForeignKeyConstraint(
             ["endpoint_id"], ["endpoints.id"], name=op.f("receivers_endpoint_id_fkey"), ondelete="CASCADE"
         ),
@@ -437,11 +449,14 @@ def upgrade() -> None:
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False),
+        sa.Column("lane", sa.SmallInteger(), server_default="1", nullable=False),
         sa.Column("attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("tries", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fence", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("lane BETWEEN 0 AND 3", name=op.f("deliveries_lane_known")),
         sa.CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name=op.f("deliveries_due_while_pending")),
         sa.CheckConstraint(
             "state IN ('pending', 'delivered', 'failed', 'cancelled')", name=op.f("deliveries_state_known")
@@ -461,11 +476,17 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("deliveries_pkey")),
         sa.UniqueConstraint("event_id", "receiver_id", name=op.f("deliveries_receiver_unique")),
+        postgresql_with={
+            "fillfactor": "80",
+            "autovacuum_vacuum_scale_factor": "0.02",
+            "autovacuum_vacuum_threshold": "1000",
+            "autovacuum_vacuum_cost_delay": "0",
+        },
     )
     op.create_index(
         "deliveries_due",
         "deliveries",
-        ["receiver_id", "due_at"],
+        ["receiver_id", "lane", "due_at"],
         unique=False,
         postgresql_where=sa.text("state = 'pending'"),
     )

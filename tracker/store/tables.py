@@ -163,6 +163,22 @@ receivers = Table(
     Column("endpoint_id", Uuid, ForeignKey("endpoints.id", ondelete="CASCADE")),
     Column("host", Text, nullable=False),
     Column("in_flight_cap", Integer, nullable=False, server_default="4"),
+    # The purse of the endpoint's rate limit; more than any burst, so that it begins full.
+    Column("tokens", Double, nullable=False, server_default="1000000"),
+    Column("refilled_at", Time, nullable=False, server_default=NOW),
+    # Attempts in a row that brought no answer, and until when the receiver is left in peace after them.
+    Column("failing", Integer, nullable=False, server_default="0"),
+    Column("quiet_until", Time),
+    # The first failed attempt since the last one that succeeded.
+    Column("failing_since", Time),
+    # A recovery under way: the last event that it looked at, the first one that it leaves alone, and when its last delivery is due.
+    Column("replay_after", Uuid),
+    Column("replay_until", Uuid),
+    Column("replay_due", Time),
+    CheckConstraint(
+        "(replay_after IS NULL) = (replay_until IS NULL) AND (replay_after IS NULL) = (replay_due IS NULL)",
+        name="replay_whole",
+    ),
     # One lane for each endpoint, and one for each host that ad-hoc webhook URLs of a project name.
     UniqueConstraint("endpoint_id", name="endpoint_unique"),
     Index("receivers_host", "project_id", "host", unique=True, postgresql_where=text("endpoint_id IS NULL")),
@@ -360,7 +376,11 @@ deliveries = Table(
     Column("type", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("state", Text, nullable=False, server_default="pending"),
+    # 0 asked for by hand, 1 first attempts, 2 retries, 3 replayed: a lane is served before those behind it.
+    Column("lane", SmallInteger, nullable=False, server_default="1"),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    # Attempts of the present round: a redelivery or a recovery of what had ended begins the schedule anew.
+    Column("tries", SmallInteger, nullable=False, server_default="0"),
     Column("due_at", Time),
     Column("lease_until", Time),
     Column("fence", Integer, nullable=False, server_default="0"),
@@ -370,10 +390,18 @@ deliveries = Table(
     CheckConstraint(_words("state", "pending", "delivered", "failed", "cancelled"), name="state_known"),
     # Only what is pending is due.
     CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due_while_pending"),
-    Index("deliveries_due", "receiver_id", "due_at", postgresql_where=text("state = 'pending'")),
+    CheckConstraint("lane BETWEEN 0 AND 3", name="lane_known"),
+    Index("deliveries_due", "receiver_id", "lane", "due_at", postgresql_where=text("state = 'pending'")),
     Index("deliveries_in_flight", "receiver_id", postgresql_where=text("lease_until IS NOT NULL")),
     Index("deliveries_generation", "generation_id"),
     Index("deliveries_newest", "project_id", "id"),
+    # Every delivery is written three times, and its place in the queue dies twice.
+    postgresql_with={
+        "fillfactor": "80",
+        "autovacuum_vacuum_scale_factor": "0.02",
+        "autovacuum_vacuum_threshold": "1000",
+        "autovacuum_vacuum_cost_delay": "0",
+    },
 )
 
 attempts = Table(
