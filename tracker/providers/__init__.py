@@ -22,3 +22,8 @@ def get(name: str) -> Provider:
             FieldProblem("provider", f"{name[:60]!r} is not a provider; known are: {known}", "unknown_provider")
         )
     return provider
+
+
+def batch_sizes() -> dict[str, int]:
+    """How many ids one request can carry, by provider; 1 where there is no batch query."""
+    return {name: max(1, provider.batch_size) for name, provider in REGISTRY.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,8 +50,14 @@ class Round:
     accounts: Mapping[int, Credential]
     now: Callable[[], datetime]
     opened: dict[tuple[int, str], Account | Problem] = field(default_factory=dict)
+    paid: Mapping[int, int] = field(default_factory=dict)
+    """Requests that the claim paid for, by credential."""
     without_batch: set[int] = field(default_factory=set)
     """Credentials whose relay turned out to have no (working) batch path."""
+    released: list[Asked] = field(default_factory=list)
+    """Claimed, but not asked about: asking them singly would break the budget. They are due again at once."""
+    extra: Counter[int] = field(default_factory=Counter)
+    """Requests made beyond what was paid for, by credential."""
 
 
 class Asking:
@@ -60,7 +67,7 @@ class Asking:
         self._vault, self._fetcher = vault, fetcher
 
     def observe(self, asked: Sequence[Asked], round_: Round) -> Iterator[list[Observed]]:
-        """What is seen of each, in slices as answers arrive; every generation is answered for once."""
+        """What is seen of each, in slices as answers arrive; every generation is answered for once, or released."""
         askable: list[Asked] = []
         refused: list[Observed] = []
         for a in asked:
@@ -107,8 +114,11 @@ class Asking:
             size = min(REGISTRY[provider].batch_size, round_.accounts[credential_id].batch_size)
             if size > 1 and len(members) > 1:
                 errands += [_Errand(members[i : i + size], many=True) for i in range(0, len(members), size)]
-            else:
-                errands += [_Errand([a]) for a in members]
+                continue
+            # The claim may have counted on a batch path that is known to be missing by now.
+            paid = round_.paid.get(credential_id, len(members))
+            errands += [_Errand([a]) for a in members[:paid]]
+            round_.released += members[paid:]
         return errands
 
     def _ask(self, errand: _Errand, round_: Round) -> Ask:
@@ -139,20 +149,31 @@ class Asking:
             return [observed], []
         if isinstance(observed[1], Seen):
             round_.without_batch.add(first.credential_id)
-            return [observed], [_Errand([a]) for a in others]
-        return [observed, *((a, errand.suspect[a.task_id], b"") for a in others)], []
+            round_.released += others
+            return [observed], []
+        said = errand.suspect
+        known: list[Observed] = [(a, said[a.task_id], b"") for a in others if a.task_id in said]
+        return [observed, *known], self._singly([a for a in others if a.task_id not in said], round_)
 
-    @staticmethod
     def _spread(
-        members: list[Asked], seen: Mapping[str, Observation] | None, round_: Round
+        self, members: list[Asked], seen: Mapping[str, Observation] | None, round_: Round
     ) -> tuple[list[Observed], list[_Errand]]:
         if seen is None:
             round_.without_batch.add(members[0].credential_id)
-            return [], [_Errand([a]) for a in members]
-        if len(seen) == len({a.task_id for a in members}) and all(_is_suspicious(o) for o in seen.values()):
+            round_.released += members
+            return [], []
+        if all(_is_suspicious(o) for o in seen.values()):
+            round_.extra[members[0].credential_id] += 1
             return [], [_Errand(members, suspect=seen)]
         found: list[Observed] = [(a, seen[a.task_id], _own_body(seen[a.task_id])) for a in members if a.task_id in seen]
-        return found, [_Errand([a]) for a in members if a.task_id not in seen]
+        return found, self._singly([a for a in members if a.task_id not in seen], round_)
+
+    @staticmethod
+    def _singly(members: list[Asked], round_: Round) -> list[_Errand]:
+        """Ask for those that a batch left out; the budget is charged for it afterwards."""
+        for a in members:
+            round_.extra[a.credential_id] += 1
+        return [_Errand([a]) for a in members]
 
 
 def _is_suspicious(observation: Observation) -> bool:

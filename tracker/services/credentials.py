@@ -94,7 +94,7 @@ class Credentials:
         fields: dict[str, Any] = {name: getattr(form, name) for name in sent & {"requests_per_second", "concurrency"}}
         if form.providers is not None:
             fields["providers"] = list(form.providers)
-            fields |= {"batch_size": min(batch_sizes()[p] for p in form.providers), "no_batch_until": None}
+            fields |= {"batch_size": min(providers.batch_sizes()[p] for p in form.providers), "no_batch_until": None}
         if "base_url" in sent:
             fields["base_url"] = form.base_url.rstrip("/") if form.base_url else None
         if form.api_key is not None:
@@ -239,11 +239,6 @@ class Credentials:
         if credential is None or not credential.providers:
             raise NotFoundError("credential", name)
         return credential
-
-
-def batch_sizes() -> dict[str, int]:
-    """How many ids one request can carry, by provider; 1 where there is no batch query."""
-    return {name: max(1, provider.batch_size) for name, provider in providers.REGISTRY.items()}
 
 
 def _words_in(body: bytes) -> Any:

@@ -101,27 +101,30 @@ class Polling:
 
     def ask(self, batch: UUID, claims: Sequence[tuple[UUID, int]]) -> int:
         """Ask about claimed generations and record what is seen, in slices as answers arrive. Returns how many were asked."""
+        with self._database.transaction() as tx:
+            started, clock = db.now(tx), monotonic()
+            asked = due.asked(tx, claims, self._longest)
+            accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
+            paid = due.paid(tx, batch)
+        round_ = Round(accounts, lambda: started + timedelta(seconds=monotonic() - clock), paid=paid)
         try:
-            with self._database.transaction() as tx:
-                started, clock = db.now(tx), monotonic()
-                asked = due.asked(tx, claims, self._longest)
-                accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
-            round_ = Round(accounts, lambda: started + timedelta(seconds=monotonic() - clock))
             for slice_ in self._asking.observe(asked, round_):
                 now = round_.now()
                 self._recording.record([self._judge(*observed, now) for observed in slice_], now)
         finally:
-            with self._database.transaction() as tx:
-                due.land(tx, batch)
-        if round_.without_batch:
-            self._forget_batches(round_)
+            self._land(batch, round_)
         return len(asked)
 
-    def _forget_batches(self, round_: Round) -> None:
+    def _land(self, batch: UUID, round_: Round) -> None:
+        """The batch is over: settle its account with the budgets, and let go of what was not asked about."""
         with self._database.transaction() as tx:
-            for credential_id in sorted(round_.without_batch):
-                credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
-                log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
+            for credential_id in sorted(round_.without_batch | round_.extra.keys()):
+                credentials.charge(tx, credential_id, round_.extra[credential_id])
+                if credential_id in round_.without_batch:
+                    credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
+                    log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
+            due.release(tx, [(a.id, a.fence) for a in round_.released], round_.now())
+            due.land(tx, batch)
 
     def _judge(self, a: Asked, seen: Observation, body: bytes, now: datetime) -> Judged:
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret

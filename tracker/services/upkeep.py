@@ -6,8 +6,9 @@ import logging
 from datetime import timedelta
 
 from tracker import bell
+from tracker.providers import batch_sizes
 from tracker.services.health import TICK
-from tracker.store import artifacts, clocks, db, deliveries, idempotency, schedule
+from tracker.store import artifacts, clocks, credentials, db, deliveries, idempotency, schedule
 from tracker.store.db import Database
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Upkeep:
             return clocks.fold(tx, price=self._price, longest=self._longest, now=db.now(tx))
 
     def sweep(self) -> int:
-        """Forget answers kept for idempotency keys that are old enough; returns how many."""
+        """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches."""
         with self._database.transaction() as tx:
+            credentials.batch_again(tx, db.now(tx), batch_sizes())
             return idempotency.sweep(tx, db.now(tx))

@@ -158,6 +158,15 @@ def write_health(tx: Transaction, credential_id: int, health: Health, paused_at:
     )  # fmt: skip
 
 
+def charge(tx: Transaction, credential_id: int, requests: int) -> None:
+    """Take requests from the budget that were made beyond what the claim paid for."""
+    if requests:
+        tx.execute(
+            text("UPDATE credentials SET tokens = tokens - :requests WHERE id = :id"),
+            {"id": credential_id, "requests": requests},
+        )
+
+
 def no_batch(tx: Transaction, credential_id: int, until: datetime) -> None:
     """Remember that this relay has no batch path."""
     tx.execute(

@@ -123,6 +123,25 @@ def claim(
     return [Claim(*row) for row in rows]
 
 
+def paid(tx: Transaction, batch: UUID) -> dict[int, int]:
+    """How many requests a batch's claim paid for, by credential."""
+    rows = tx.execute(text("SELECT credential_id, asks FROM flights WHERE batch_id = :batch"), {"batch": batch})
+    return {row.credential_id: row.asks for row in rows}
+
+
+def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], now: datetime) -> None:
+    """Make claimed polls due again that were not asked about; the look that did not take place is forgotten."""
+    if claims:
+        tx.execute(
+            text(
+                "UPDATE polls p SET due_at = :now, asked_at = p.watched_at"
+                " FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS c (id, fence)"
+                " WHERE p.generation_id = c.id AND p.fence = c.fence"
+            ),
+            {"now": now, "ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
+        )
+
+
 def land(tx: Transaction, batch: UUID) -> None:
     """The batch is answered: its requests are no longer in flight."""
     tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})

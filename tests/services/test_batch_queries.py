@@ -1,0 +1,111 @@
+"""Many ids in one request: both answer shapes, ids left out, relays without the path, and a budget that holds through all of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from .conftest import Place, Relay
+
+COUNT = 60
+
+
+def _paths(relay: Relay) -> dict[str, int]:
+    found: dict[str, int] = relay.call("stats")["paths"]
+    return {path.rpartition(" ")[2]: count for path, count in found.items()}
+
+
+def _pending(place: Place, relay: Relay, **wish: Any) -> list[str]:
+    tasks: list[str] = relay.call("generations", {"count": COUNT, "queue": 0, "duration": 3000, **wish})["ids"]
+    for task in tasks:
+        place.register(task)
+    return tasks
+
+
+def _asked_each(relay: Relay, tasks: list[str]) -> set[int]:
+    return {len(relay.asked(task)) for task in tasks}
+
+
+@pytest.mark.parametrize("shape", ["array", "envelope"])
+def test_sixty_pending_take_two_requests(place: Place, relay: Relay, shape: str) -> None:
+    relay.call("faults", {"batch": shape})
+    tasks = _pending(place, relay)
+    before = relay.call("stats")["requests"]
+    assert place.poll() == COUNT
+    assert relay.call("stats")["requests"] - before == 2
+    assert _asked_each(relay, tasks) == {1}
+    states = place.rows("SELECT state, count(*) FROM generations GROUP BY 1")
+    assert [(row["state"], row["count"]) for row in states] == [("processing", COUNT)]
+
+
+def test_a_batch_answer_keeps_the_body_of_each_task(place: Place, relay: Relay) -> None:
+    tasks: list[str] = relay.call("generations", {"count": 2, "queue": 0, "duration": 0.001})["ids"]
+    held = [place.register(task) for task in tasks]
+    place.ahead(1)
+    place.poll()
+    for g in held:
+        body = place.services.generations.answer(place.project, g.id)
+        assert body is not None
+        assert g.task_id.encode() in body
+        assert place.get(g).state == "completed"
+
+
+def test_a_relay_without_the_path_is_remembered_and_asked_singly(place: Place, relay: Relay) -> None:
+    relay.call("faults", {"batch": "none"})
+    tasks = _pending(place, relay)
+    place.poll()
+    assert _asked_each(relay, tasks) == {0}, "asking all singly at once would have broken the budget"
+    assert place.scalar("SELECT count(*) FROM polls WHERE due_at <= now()") == COUNT, "so they are due again at once"
+    place.poll()
+    assert _asked_each(relay, tasks) == {1}
+    assert place.scalar("SELECT batch_size FROM credentials") == 1
+    before = relay.call("stats")["requests"]
+    place.ahead(60)
+    assert place.poll() == COUNT
+    assert relay.call("stats")["requests"] - before == COUNT, "the path is not tried again"
+
+
+def test_the_path_is_tried_again_a_day_later(place: Place, relay: Relay) -> None:
+    relay.call("faults", {"batch": "none"})
+    _pending(place, relay)
+    place.poll()
+    relay.call("faults", {"batch": "array"})
+    place.ahead(timedelta(days=1, minutes=1).total_seconds())
+    place.services.upkeep.sweep()
+    assert place.scalar("SELECT batch_size FROM credentials") == 50
+
+
+def test_an_id_missing_from_a_batch_is_asked_singly_and_charged(place: Place, relay: Relay) -> None:
+    tasks = _pending(place, relay)
+    odd = relay.create(queue=0, duration=3000, misbehaviour="http500")
+    place.register(odd)
+    tokens = place.scalar("SELECT tokens FROM credentials")
+    place.poll()
+    assert _asked_each(relay, tasks) == {1}
+    assert len(relay.asked(odd)) >= 1
+    assert place.scalar("SELECT problem_code FROM polls WHERE failures > 0") == "http_error"
+    spent = tokens - place.scalar("SELECT tokens FROM credentials")
+    assert spent >= 3, "two batches and the single question"
+
+
+def test_a_batch_path_that_fails_where_single_questions_work_is_left(place: Place, relay: Relay) -> None:
+    relay.call("answers", {"path": "/luma/tasks", "body": "<html>oops</html>", "status": 500})
+    tasks = _pending(place, relay)
+    place.poll()
+    place.poll()
+    assert place.scalar("SELECT batch_size FROM credentials") == 1
+    assert _asked_each(relay, tasks) == {1}
+    assert place.scalar("SELECT count(*) FROM polls WHERE failures > 0") == 0
+
+
+def test_in_an_outage_a_batch_costs_two_requests_and_all_its_members_learn_of_it(place: Place, relay: Relay) -> None:
+    tasks = _pending(place, relay)
+    before = relay.call("stats")["requests"]
+    relay.call("faults", {"outage": "http503"})
+    place.poll()
+    assert relay.call("stats")["requests"] - before == 4, "two batches, and one single question for each"
+    assert place.scalar("SELECT count(*) FROM polls WHERE failures = 1") == COUNT
+    assert place.scalar("SELECT batch_size FROM credentials") == 50, "an outage says nothing about the path"
+    assert max(_asked_each(relay, tasks)) <= 1
