@@ -28,14 +28,14 @@ ROOT = Path(__file__).parents[2]
 QUEUES = {"default": 1, "poll": 2, "webhook": 2, "download": 2}
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+def until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str], pause: float = 0.05) -> Any:
     """Wait for a condition, looking often; fails with `what` after `seconds`."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         if found := condition():
             return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(pause)
+    raise AssertionError(f"not within {seconds} s: {what if isinstance(what, str) else what()}")
 
 
 @dataclass
@@ -47,8 +47,11 @@ class Receiver:
     ids: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     url: str = ""
+    delay: float = 0.0
+    """Seconds before each answer."""
 
     def take(self, headers: dict[str, str], body: bytes) -> int:
+        threading.Event().wait(self.delay)
         try:
             event = Webhook(self.secret).verify(body, headers)
         except Exception as wrong:  # noqa: BLE001 - whatever the library says is what the test shows
@@ -60,6 +63,13 @@ class Receiver:
 
     def of(self, type_: str) -> list[dict[str, Any]]:
         return [event for event in self.got if event["type"] == type_]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A sender that is killed in the middle is no news here."""
 
 
 @pytest.fixture
@@ -77,8 +87,7 @@ def receiver() -> Iterator[Receiver]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Incoming)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Incoming)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     kept.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
@@ -135,30 +144,29 @@ class Workers:
             "TRACKER_BROKER_URL": settings.required("broker_url"),
             "TRACKER_SECRET_KEYS": settings.required("secret_keys"),
             "TRACKER_BOOTSTRAP_API_KEY": settings.required("bootstrap_api_key"),
+            "TRACKER_API_PORT": str(settings.api_port),
             "TRACKER_FLOWER_AUTH": "flower:flower",
             "PYTHONPATH": str(ROOT),
         }
 
     def start(self, name: str) -> None:
-        celery = [sys.executable, "-m", "celery", "-A", "workers.app"]
-        if name == "beat":
-            command = [*celery, "beat", "-s", str(self.logs / "schedule"), "--pidfile="]
-        else:
-            options = [
-                "-Q",
-                name,
-                "-n",
-                f"{name}-{os.getpid()}@%h",
-                "-c",
-                str(QUEUES[name]),
-                "--without-gossip",
-                "--without-mingle",
-            ]
-            command = [*celery, "worker", *options]
         with (self.logs / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, env=self.environment, cwd=self.logs, start_new_session=True
+                self._command(name), stdout=log, stderr=log, env=self.environment, cwd=self.logs, start_new_session=True
             )
+
+    def _command(self, name: str) -> list[str]:
+        celery = [sys.executable, "-m", "celery", "-A", "workers.app"]
+        if name == "api":
+            return [sys.executable, "-m", "tracker.api"]
+        if name.startswith("beat"):
+            return [*celery, "beat", "-s", str(self.logs / f"{name}-schedule"), "--pidfile="]
+        options = ["-c", str(QUEUES[name]), "--without-gossip", "--without-mingle"]
+        return [*celery, "worker", "-Q", name, "-n", f"{name}-{os.getpid()}@%h", *options]
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the process with all its children."""
+        os.killpg(self.running[name].pid, number)
 
     def kill(self, name: str) -> None:
         """SIGKILL to the process with all its children."""

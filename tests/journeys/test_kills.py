@@ -1,0 +1,84 @@
+"""Any process killed in the middle: every generation reaches its right end, once, with its copies and its webhooks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tracker import bell, wiring
+from tracker.services.forms import RegistrationForm
+
+from .conftest import Receiver, Simulator, Workers, until
+from .installation import VICTIMS, Installation, check
+
+Message = list[Any]
+
+
+@pytest.fixture
+def world(tmp_path: Path, simulator: Simulator, receiver: Receiver) -> Iterator[Installation]:
+    installation = Installation(tmp_path, simulator, receiver)
+    installation.start()
+    yield installation
+    installation.stop()
+    print(installation.workers.said())
+
+
+def test_every_process_killed_once(world: Installation) -> None:
+    order = list(VICTIMS)
+    # Those whose claims must lapse come first: a lease is 45 s long, and the rest happens meanwhile.
+    random.Random(1).shuffle(order)
+    order.sort(key=lambda victim: victim not in {"download", "webhook"})
+    for victim in order:
+        world.register(6, duration=2)
+        world.kill(victim)
+    world.flush()
+    world.freeze("poll", 2)
+    world.settle(75)
+    figures = check(world)
+    print(f"{figures}, settled {world.tally.settled_in:.0f} s after the last blow; {world.tally.refused} calls refused")
+
+
+def _claimed(services: wiring.Services) -> Message | None:
+    """What a dispatch would put into one message."""
+    claims = services.polling._claim()
+    return [str(claims[0]), [[str(c.generation_id), c.fence] for c in claims[1]]] if claims and claims[1] else None
+
+
+def _say(services: wiring.Services, task: str, queue: str, message: Message, times: int) -> None:
+    for _ in range(times):
+        assert services.bell.publish(task, queue, message, shown="again", expires=30)
+
+
+def test_doubled_and_late_messages_do_no_harm(
+    services: wiring.Services, simulator: Simulator, receiver: Receiver, workers: Workers, account: UUID
+) -> None:
+    for name in ("beat", "default"):  # from here on nobody claims polls but the test
+        workers.kill(name)
+    task = simulator.call("generations", {"queue": 0, "duration": 4})["id"]
+    form = RegistrationForm(
+        provider="luma", task_id=task, webhook_url=receiver.url, download=["video"], poll_longest=5, events=None
+    )
+    g = services.registration.register(account, form).generation
+
+    first = until(lambda: _claimed(services), 10, "the first poll is due")
+    _say(services, bell.ASK, bell.POLL, first, times=2)
+    until(lambda: services.generations.get(account, g.id).state == "processing", 15, "it was asked")
+    second = until(lambda: _claimed(services), 15, "the second poll is due")
+    _say(services, bell.ASK, bell.POLL, first, times=2)  # late: its claim has lapsed
+    _say(services, bell.ASK, bell.POLL, second, times=2)
+    until(lambda: services.generations.get(account, g.id).finished_at, 15, "it ended")
+    _say(services, bell.SEND, bell.WEBHOOK, [], times=3)
+    _say(services, bell.FETCH, bell.DOWNLOAD, [], times=3)
+    until(lambda: receiver.of("artifacts.done"), 15, "the copy was stored and told")
+
+    moves = services.generations.transitions(account, g.id)
+    assert [m.to_state for m in moves] == ["registered", "processing", "completed"]
+    truth = simulator.call(f"generations/{task}")
+    assert len(truth["queries"]) <= 4, "two claims, each message doubled; the lapsed one asks nothing"
+    assert truth["fetches"]["video.mp4"] == 1
+    assert len(receiver.ids) == len(set(receiver.ids)) == 3, "completed, artifact.stored, artifacts.done: once each"
