@@ -69,9 +69,9 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) < ends:
                 return
             body, self._buffer = self._buffer[begins:ends], self._buffer[ends:]
-            self._answer(head.split(b" ", 2)[1], body)
+            self.answer(head.split(b" ", 2)[1], body)
 
-    def _answer(self, path: bytes, body: bytes) -> None:
+    def answer(self, path: bytes, body: bytes) -> None:
         single = path.removeprefix(b"/single")
         if single.startswith(b"/luma/generations/"):
             self._send(200, self._upstream.one(single[18:]), polls=1)
@@ -79,19 +79,19 @@ class Connection(asyncio.Protocol):
             ids = orjson.loads(body)["ids"]
             self._send(200, b"[" + b",".join(self._upstream.one(i.encode()) for i in ids) + b"]", polls=len(ids))
         elif path == b"/stats":
-            self._transport.write(_reply(200, self._upstream.report()))
+            self._transport.write(reply(200, self._upstream.report()))
         elif path == b"/reset":
             self._upstream.reset()
-            self._transport.write(_reply(200, b"{}"))
+            self._transport.write(reply(200, b"{}"))
         else:
-            self._transport.write(_reply(404, b'{"message":"no such path"}'))
+            self._transport.write(reply(404, b'{"message":"no such path"}'))
 
     def _send(self, status: int, body: bytes, *, polls: int) -> None:
         self._upstream.count(polls)
         if self._upstream.latency:
-            asyncio.get_running_loop().call_later(self._upstream.latency, self._write, _reply(status, body))
+            asyncio.get_running_loop().call_later(self._upstream.latency, self._write, reply(status, body))
         else:
-            self._write(_reply(status, body))
+            self._write(reply(status, body))
 
     def _write(self, reply: bytes) -> None:
         self._upstream.in_flight -= 1
@@ -104,7 +104,7 @@ def _content_length(head: bytes) -> int:
     return int(head[at + len(name) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
 
 
-def _reply(status: int, body: bytes) -> bytes:
+def reply(status: int, body: bytes) -> bytes:
     return HEAD % (status, len(body), body)
 
 

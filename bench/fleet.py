@@ -1,0 +1,145 @@
+"""A large fleet on one machine: how late the schedule runs, alone and beside accounts that cannot be asked, and memory over minutes.
+
+`python -m bench.fleet [--rows N] [--beside N] [--minutes M] [--longest S] [--budget R]`. The final run takes 100,000 rows and 10 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+from typing import Any
+
+from bench import kit
+from bench.ground import Tracker, Upstream, laid, new_ids, pending_answer
+from bench.proc import Meter, memory
+
+PROGRAMS = ("api", "worker-poll", "worker-default", "worker-webhook", "worker-download", "beat")
+LAG = "SELECT greatest(0, extract(epoch FROM now() - min(due_at)))::float8 FROM polls WHERE credential_id = %s AND lane = 0"
+"""The age of the oldest due poll of one account: what the store's `lag` says of all together."""
+WARM = 20.0
+MEMORY_EVERY = 5.0
+PHASES = ("alone", "beside a paused and a throttled account")
+COLUMNS = {
+    "phase": "phase",
+    "rows": "rows on the schedule",
+    "p50": "lag p50, s",
+    "p99": "lag p99, s",
+    "worst": "worst",
+    "polls_per_s": "polls/s",
+    "cpu": "CPU s per 1,000",
+}
+MEMORY_COLUMNS = {"process": "processes", "first": "MB, first third", "last": "MB, last third", "growth": "growth"}
+
+
+def main() -> None:
+    options = _options()
+    with laid() as ground:
+        upstream = Upstream(ground, pending_answer(ground), latency_ms=200, tls=False)
+        tracker = Tracker(ground, "fleet", redis_number=5, workers_poll=4)
+        try:
+            rows, kept = _phases(tracker, upstream, options)
+        finally:
+            tracker.close()
+            upstream.stop()
+    claims = [kit.verdict(f"{row['phase']}: lag p99, s", row["p99"], 2, at_least=False) for row in rows]
+    claims += [
+        kit.verdict(f"memory of {one['process']}: last third over first", one["growth"], 1.05, at_least=False)
+        for one in kept
+    ]
+    tables = [
+        {
+            "title": f"A fleet of {options.rows:,}, budget {options.budget:,.0f} requests/s",
+            "columns": COLUMNS,
+            "rows": rows,
+        },
+        {"title": f"Proportional memory over {options.minutes:g} min", "columns": MEMORY_COLUMNS, "rows": kept},
+        {"title": "Claims", "columns": kit.CLAIMS, "rows": claims},
+    ]
+    kit.finish(
+        "fleet", tables, notes=[f"Batch queries where the provider has them; `poll_longest` is {options.longest:g} s."]
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--beside", type=int, default=50_000, help="due rows of each account that cannot be asked")
+    parser.add_argument("--minutes", type=float, default=10.0, help="both phases together")
+    parser.add_argument("--longest", type=float, default=120.0, help="seconds between two looks at most")
+    parser.add_argument("--budget", type=float, default=2000.0, help="requests a second")
+    return parser.parse_args()
+
+
+def _phases(
+    tracker: Tracker, upstream: Upstream, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    kit.say(f"registering {options.rows:,}")
+    tracker.credential(upstream.url, requests_per_second=options.budget, concurrency=2000)
+    tracker.register(new_ids(options.rows), poll_longest=options.longest)
+    tracker.connection.execute("UPDATE generations SET state = 'processing', provider_status = 'processing'")
+    tracker.connection.execute(
+        "UPDATE polls SET due_at = now() + random() * make_interval(secs => %s)", (options.longest,)
+    )
+    tracker.connection.execute("VACUUM ANALYZE")
+    tracker.start(*PROGRAMS)
+    kit.rest_until(time.monotonic() + WARM)
+    samples: dict[str, list[float]] = {}
+    seconds = options.minutes * 60 / len(PHASES)
+    rows = [_watched(tracker, upstream, PHASES[0], seconds, samples)]
+    _burden(tracker, upstream, options.beside)
+    rows.append(_watched(tracker, upstream, PHASES[1], seconds, samples))
+    return rows, [_grown(name, values) for name, values in samples.items()]
+
+
+def _burden(tracker: Tracker, upstream: Upstream, beside: int) -> None:
+    """Two more accounts full of due work: one paused until tomorrow, one that may ask once a second."""
+    for name in ("paused", "throttled"):
+        kit.say(f"registering {beside:,} for the {name} account")
+        tracker.credential(upstream.url, name, requests_per_second=1, concurrency=2000)
+        if name == "paused":
+            tracker.connection.execute(
+                "UPDATE credentials SET state = 'paused', paused_reason = 'benchmark', paused_at = now(),"
+                " probe_at = now() + interval '1 day' WHERE name = 'paused'"
+            )
+        tracker.register(new_ids(beside), credential=name)
+
+
+def _watched(
+    tracker: Tracker, upstream: Upstream, phase: str, seconds: float, samples: dict[str, list[float]]
+) -> dict[str, Any]:
+    kit.say(f"{phase}: {seconds:.0f} s")
+    account = _one(tracker, "SELECT id FROM credentials WHERE name = 'default'")
+    lags: list[float] = []
+    upstream.reset()
+    meter = Meter({**tracker.trees, **tracker.ground.servers})
+    began = time.monotonic()
+    remember = 0.0
+    while (now := time.monotonic()) < began + seconds:
+        lags.append(float(_one(tracker, LAG, account) or 0.0))
+        if now >= remember:
+            remember = now + MEMORY_EVERY
+            for name, pid in {**tracker.trees, **tracker.ground.servers}.items():
+                samples.setdefault(name, []).append(memory(pid))
+        kit.rest_until(now + 0.2)
+    spent, _ = meter.read()
+    polls = upstream.stats()["polls"]
+    return {
+        "phase": phase, "rows": int(_one(tracker, "SELECT count(*) FROM polls")), "p50": median(lags), "p99": kit.quantile(lags, 0.99),
+        "worst": max(lags), "polls_per_s": polls / seconds, "cpu": sum(spent.values()) * 1000 / max(1, polls),
+    }  # fmt: skip
+
+
+def _one(tracker: Tracker, statement: str, *values: Any) -> Any:
+    row = tracker.connection.execute(statement, values).fetchone()
+    return row[0] if row else None
+
+
+def _grown(name: str, values: list[float]) -> dict[str, Any]:
+    third = max(1, len(values) // 3)
+    first, last = median(values[:third]), median(values[-third:])
+    return {"process": name, "first": first, "last": last, "growth": last / max(first, 1e-9)}
+
+
+if __name__ == "__main__":
+    main()

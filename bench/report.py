@@ -1,0 +1,44 @@
+"""Writes the newest result of every benchmark as Markdown: `python -m bench.report` prints it, `--into FILE` replaces what is between the marks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import kit
+
+BEGIN, END = "<!-- figures: python -m bench.report -->", "<!-- end of figures -->"
+ORDER = ("polling", "schedule", "budget", "fleet", "webhooks", "registration", "claim")
+
+
+def newest() -> list[dict[str, Any]]:
+    """The last result of each benchmark, in the order of reading."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in kit.RESULTS.glob("*.json"):
+        result = json.loads(path.read_text())
+        name = result.get("benchmark")
+        if name and (name not in found or result["at"] > found[name]["at"]):
+            found[name] = result
+    known = {name: number for number, name in enumerate(ORDER)}
+    return sorted(found.values(), key=lambda result: (known.get(result["benchmark"], len(ORDER)), result["benchmark"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--into", type=Path, help="a Markdown file that holds the two marks")
+    into = parser.parse_args().into
+    text = "\n".join(kit.as_text(result) for result in newest())
+    if into is None:
+        print(text)
+        return
+    before, _, rest = into.read_text().partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{into} does not hold the marks {BEGIN} and {END}")
+    into.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
