@@ -71,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     yield Running(folder, environment)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     assert process.wait(40) == 0, log.read_text()
     subprocess.run(
         [sys.executable, "-m", "tracker.embedded", "fresh"],
