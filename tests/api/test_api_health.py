@@ -124,6 +124,7 @@ def test_the_description_is_whole(shared_api: Any) -> None:
     for op in operations:
         assert op["summary"], op
         assert op["tags"], op
+        assert all("anyOf" not in parameter["schema"] for parameter in op.get("parameters", [])), op
         for status, response in op["responses"].items():
             if int(status) >= 400:
                 assert response["content"].keys() == {"application/problem+json"}

@@ -113,13 +113,13 @@ def rotate(caller: Admin, endpoint_id: Id, services: Use) -> Response:
     return answer({"secret": services.endpoints.rotate_secret(caller.project_id, views.parsed("ep", endpoint_id))})
 
 
-@secrets.get("", **told("The secret that signs for every `webhook_url`", shows=SecretShown))
+@secrets.get("", **told("The secret that signs for every webhook_url", shows=SecretShown))
 def project_secret(caller: Admin, services: Use) -> Response:
     """Scope `admin`: who knows it can sign in our name. Receivers of different owners should get endpoints instead."""
     return answer({"secret": services.endpoints.project_secret(caller.project_id)})
 
 
-@secrets.post("/rotate", **told("A new secret for every `webhook_url`", shows=SecretShown))
+@secrets.post("/rotate", **told("A new secret for every webhook_url", shows=SecretShown))
 def rotate_project_secret(caller: Admin, services: Use) -> Response:
     """Scope `admin`. The old one signs beside it for 24 h."""
     return answer({"secret": services.endpoints.rotate_project_secret(caller.project_id)})

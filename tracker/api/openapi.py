@@ -56,6 +56,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for path in found["paths"].values():
             for operation in path.values():
                 _add_problems(operation)
+                _leave_out_null(operation)
         app.openapi_schema = found
     return app.openapi_schema
 
@@ -79,6 +80,15 @@ def _add_problems(operation: dict[str, Any]) -> None:
     responses.pop("422", None)
     for status in sorted(statuses):
         responses[str(status)] = _response(HTTPStatus(status))
+
+
+def _leave_out_null(operation: dict[str, Any]) -> None:
+    """A parameter that may be left out is never null: readers of the description would see a type that no query can have."""
+    for parameter in operation.get("parameters", ()):
+        schema = parameter["schema"]
+        kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            parameter["schema"] = {name: value for name, value in schema.items() if name != "anyOf"} | kinds[0]
 
 
 def _response(status: HTTPStatus) -> dict[str, Any]:
