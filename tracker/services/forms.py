@@ -204,12 +204,19 @@ class EndpointChange(EndpointForm):
     url: Url = ""
 
 
+def _header_safe(key: SecretStr) -> SecretStr:
+    secret = key.get_secret_value()
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        raise ValueError("it cannot be sent in a header: only printable ASCII without spaces is possible")
+    return key
+
+
 class CredentialForm(Form):
     """A provider account. Only the fields that are sent change; `api_key` can be written but never read."""
 
     providers: Annotated[list[Name], Field(min_length=1, max_length=50), AfterValidator(_unique)] | None = None
     base_url: Url | None = None
-    api_key: Annotated[SecretStr, Field(min_length=1, max_length=4096)] | None = None
+    api_key: Annotated[SecretStr, Field(min_length=1, max_length=4096), AfterValidator(_header_safe)] | None = None
     requests_per_second: Annotated[float, Field(gt=0, le=100_000)] = 20.0
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 50
 
