@@ -53,6 +53,15 @@ format: setup ## write the code as `check` wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: bench
+bench: setup ## every benchmark, about 50 minutes on an otherwise idle machine; figures go to docs/BENCHMARKS.md
+	@for name in polling schedule budget fleet webhooks registration; do $(BIN)/python -m bench.$$name || exit 1; done
+	@$(BIN)/python -m bench.report --into docs/BENCHMARKS.md
+
+.PHONY: chaos
+chaos: setup ## three seeds of killed processes and lost messages, some 10 minutes
+	@exec $(BIN)/python -m pytest tests/chaos
+
 .PHONY: fresh
 fresh: ## clone into an empty folder and run what a newcomer runs, as other users and in hard places
 	@exec sh .ci/fresh
