@@ -56,8 +56,9 @@ WITH purse AS MATERIALIZED (
                SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
       FROM credentials c
      WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
-       AND (EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now)
-         OR EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 1 AND p.due_at <= :now))
+       AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
+                 (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
+     ORDER BY c.refilled_at
        FOR NO KEY UPDATE OF c SKIP LOCKED),
 allowed AS MATERIALIZED (
     SELECT id, have, probing, size, exp(least(lag, 80) / 16) AS stretch,
@@ -92,6 +93,7 @@ UPDATE polls p
  WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
 RETURNING p.generation_id, p.fence, p.clock_id"""
 # `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
+# `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts. Who was served last is last in turn.
 
 
 @dataclass(frozen=True, slots=True)
