@@ -1,0 +1,263 @@
+"""The claim: whose polls go out, how many, and that it reads no more than it needs."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tracker.core.schedule import EDGES, Clock
+from tracker.store import due
+from tracker.store.due import BURST, SHORTEST_CLAIM, Claim
+
+from .conftest import Rows
+
+
+def test_a_claim_moves_each_poll_to_its_next_time(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(10, credential, clock, age="interval '20 s'")
+    now = rows.now()
+    claims = rows.claim(now=now)
+    assert len(claims) == 10
+    assert {claim.fence for claim in claims} == {1}
+    for due_at, asked_at in rows.all("SELECT due_at, asked_at FROM polls"):
+        assert (due_at - now).total_seconds() >= SHORTEST_CLAIM
+        assert asked_at == now
+    assert rows.claim(now=now) == [], "nothing is due any more"
+    again = rows.claim(now=now + timedelta(minutes=2))
+    assert {claim.fence for claim in again} == {2}
+    assert rows.scalar("SELECT count(*) FROM polls WHERE watched_at = :now", now=now) == 10
+
+
+def test_the_timeout_bounds_the_next_look(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(1, credential, clock, age="interval '1 h'")
+    rows.run("UPDATE polls SET timeout_at = now() + interval '17 s'")
+    rows.claim()
+    left = rows.scalar("SELECT extract(epoch FROM due_at - timeout_at)::float8 FROM polls")
+    assert abs(left) < 0.5
+
+
+def test_each_account_gets_its_own_allowance(rows: Rows) -> None:
+    clock = rows.clock()
+    accounts = [rows.credential("rich"), rows.credential("slow", rate=10, tokens=3), rows.credential("narrow", concurrency=7)]
+    for credential in accounts:
+        rows.polls(100, credential, clock)
+    got = rows.whose(rows.claim(limit=1000))
+    assert got == {accounts[0]: 100, accounts[1]: pytest.approx(3, abs=1), accounts[2]: 7}
+    assert rows.whose(rows.claim(limit=1000)).keys() <= {accounts[1]}, "the narrow one's requests are still in flight"
+
+
+def test_landing_makes_room_and_so_does_a_dead_worker_in_time(rows: Rows) -> None:
+    credential, clock = rows.credential("narrow", concurrency=4), rows.clock()
+    rows.polls(20, credential, clock)
+    now = rows.now()
+    assert len(rows.claim(now=now)) == 4
+    assert rows.claim(now=now + timedelta(seconds=1)) == []
+    with rows.database.transaction() as tx:
+        batch = tx.execute(text("SELECT batch_id FROM flights")).scalar_one()
+        due.land(tx, batch)
+    assert len(rows.claim(now=now + timedelta(seconds=2))) == 4
+    assert len(rows.claim(now=now + timedelta(seconds=3) + due.FLIGHT_LEASE)) == 4
+
+
+STOPPED = {
+    "paused": "state = 'paused', paused_reason = 'x', paused_at = now(), probe_at = now() + interval '1 h'",
+    "blocked": "blocked_until = now() + interval '1 h'",
+    "throttled": "requests_per_second = 1, tokens = 0",
+}
+
+
+def test_a_great_backlog_of_a_stopped_account_delays_nobody(rows: Rows) -> None:
+    clock = rows.clock()
+    stopped, healthy = rows.credential("stopped"), rows.credential("healthy")
+    rows.polls(50_000, stopped, clock, due="interval '1 h'")
+    rows.polls(50, healthy, clock)
+    rows.run("ANALYZE")
+    for how, change in STOPPED.items():
+        rows.run("UPDATE credentials SET state = 'active', paused_reason = NULL, paused_at = NULL, probe_at = NULL, blocked_until = NULL")
+        rows.run(f"UPDATE credentials SET {change} WHERE id = :id", id=stopped)
+        rows.run("UPDATE polls SET due_at = now() WHERE credential_id = :id", id=healthy)
+        began = time.monotonic()
+        got = rows.whose(rows.claim())
+        took = time.monotonic() - began
+        assert got[healthy] == 50, how
+        assert got.get(stopped, 0) <= 2, how
+        assert took < 1.0, f"{how}: and the backlog is not read"
+
+
+def test_a_paused_account_is_probed_by_one_request(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(50, credential, clock)
+    rows.run("UPDATE credentials SET state = 'paused', paused_reason = 'x', paused_at = now(), probe_at = now() - interval '1 s'")
+    now = rows.now()
+    assert len(rows.claim(now=now)) == 1
+    (probes, probe_at) = rows.all("SELECT probes, probe_at FROM credentials")[0]
+    assert (probes, probe_at) == (1, now + timedelta(minutes=2))
+    assert rows.claim(now=now + timedelta(seconds=119)) == []
+    assert len(rows.claim(now=now + timedelta(seconds=121))) == 1
+
+
+def test_late_checks_get_only_what_the_others_leave(rows: Rows) -> None:
+    credential, clock = rows.credential("a", rate=10, tokens=30), rows.clock()
+    rows.run("UPDATE credentials SET requests_per_second = 30 / :burst", burst=BURST)
+    rows.polls(20, credential, clock)
+    rows.polls(50, credential, clock, lane=1, due="interval '2 h'")
+    claims = rows.claim(limit=1000)
+    lanes = dict(rows.all("SELECT lane, count(*) FROM polls WHERE fence = 1 GROUP BY 1"))
+    assert lanes[0] == 20, "though the late ones are due for longer"
+    assert lanes[1] == len(claims) - 20 <= 12
+    waits = rows.all("SELECT extract(epoch FROM due_at - asked_at)::float8 FROM polls WHERE fence = 1 AND lane = 1")
+    assert {round(row[0]) for row in waits} == {600}
+
+
+def test_many_accounts_share_one_claim(rows: Rows) -> None:
+    clock = rows.clock()
+    accounts = [rows.credential(f"c{i}") for i in range(20)]
+    for credential in accounts:
+        rows.polls(60, credential, clock)
+    got = rows.whose(rows.claim(limit=200))
+    assert got == dict.fromkeys(accounts, 10)
+
+
+def test_in_turn_even_when_there_are_more_accounts_than_room(rows: Rows) -> None:
+    clock = rows.clock()
+    accounts = [rows.credential(f"c{i:03}") for i in range(100)]
+    for credential in accounts:
+        rows.polls(30, credential, clock)
+    served: set[int] = set()
+    for _ in range(4):
+        served |= rows.whose(rows.claim(limit=200)).keys()
+    assert served == set(accounts), "nobody waits for those who come first in the table"
+
+
+def test_two_claimers_never_get_the_same_poll(rows: Rows) -> None:
+    clock = rows.clock()
+    for i in range(12):
+        rows.polls(150, rows.credential(f"c{i}"), clock)
+    now = rows.now()
+    start = threading.Barrier(6)
+
+    def claimer() -> list[Claim]:
+        start.wait()
+        found = []
+        for _ in range(40):
+            found += rows.claim(limit=97, now=now)
+        return found
+
+    with ThreadPoolExecutor(6) as threads:
+        runs = [threads.submit(claimer) for _ in range(6)]
+        claimed = [claim.generation_id for run in runs for claim in run.result()]
+    assert len(claimed) == len(set(claimed)) == 1800
+
+
+def test_the_rate_holds_over_four_claimers_and_is_used(rows: Rows) -> None:
+    credential, clock = rows.credential("a", rate=400, tokens=0), rows.clock()
+    rows.polls(4000, credential, clock)
+    taken: list[tuple[float, int]] = []
+    ends = time.monotonic() + 4
+    began = time.monotonic()
+    rows.run("UPDATE credentials SET refilled_at = clock_timestamp()")
+
+    def claimer() -> None:
+        dice, pause = random.Random(), threading.Event()
+        while time.monotonic() < ends:
+            if claims := rows.claim():
+                taken.append((time.monotonic(), len(claims)))
+            pause.wait(dice.uniform(0, 0.05))
+
+    with ThreadPoolExecutor(4) as threads:
+        for run in [threads.submit(claimer) for _ in range(4)]:
+            run.result()
+    total = sum(count for _, count in taken)
+    span = max(at for at, _ in taken) - began
+    assert total <= 400 * span * 1.02 + 2
+    assert total >= 0.95 * 400 * span - 10
+    # In any window no more than its seconds' worth and what may be saved up: over 10 s that is at most 4 % more than the rate.
+    for at, _ in taken:
+        window = sum(count for other, count in taken if at <= other < at + 1)
+        assert window <= 400 * (1 + BURST) * 1.05
+
+
+def test_the_plan_reads_indexes_alone(rows: Rows) -> None:
+    clock = rows.clock()
+    for i in range(20):
+        rows.polls(5000, rows.credential(f"c{i}"), clock, due="interval '1 h' * (random() - 0.9)")
+    rows.run("ANALYZE")
+    plans = [*_plans(rows, "force_custom_plan"), *_plans(rows, "force_generic_plan")]
+    assert len(plans) >= 10
+    for plan in plans:
+        assert not re.search(r"Seq Scan on (polls|generations)", plan), plan
+        assert "hashed SubPlan" not in plan, plan
+        assert "Scan using polls_due" in plan, plan
+        assert re.search("(Scan using|Bitmap Index Scan on) polls_pkey", plan), plan
+
+
+def _plans(rows: Rows, mode: str) -> list[str]:
+    """The plan of each statement of a claim, as the server logs it: taken from a connection that explains what it runs."""
+    found: list[str] = []
+    with rows.database.transaction() as tx:
+        connection: Any = tx.connection.driver_connection
+        connection.add_notice_handler(lambda notice: found.append(notice.message_primary))
+        tx.execute(text("LOAD 'auto_explain'"))
+        for name, value in (
+            ("auto_explain.log_min_duration", "0"),
+            ("auto_explain.log_level", "notice"),
+            ("client_min_messages", "notice"),
+            ("plan_cache_mode", mode),
+        ):
+            tx.execute(text(f"SET LOCAL {name} = '{value}'"))
+        now: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+        for _ in range(7):
+            due.claim(tx, batch=_uuid(tx), now=now, limit=200, longest=60.0, probe_waits=(60.0, 120.0))
+    return [plan for plan in found if "purse" in plan]
+
+
+def _uuid(tx: Any) -> Any:
+    return tx.execute(text("SELECT gen_random_uuid()")).scalar_one()
+
+
+def test_the_gap_in_sql_is_the_gap_of_the_rule(rows: Rows) -> None:
+    clock = _learned()
+    credential, clock_id = rows.credential("a"), rows.clock(clock=clock)
+    ages = [7, 20, 45, 70, 85, 100, 130, 200, 400, 1000, 2500, 5000]
+    for age in ages:
+        rows.polls(40, credential, clock_id, age=f"interval '{age} s'")
+    rows.claim(limit=1000)
+    found = rows.all(
+        "SELECT round(extract(epoch FROM asked_at - clock_from)), avg(extract(epoch FROM due_at - asked_at))::float8 FROM polls GROUP BY 1 ORDER BY 1"
+    )
+    assert len(found) == len(ages)
+    for age, gap in found:
+        rule = max(SHORTEST_CLAIM, clock.next_gap(float(age), 0.5, 60.0))
+        assert gap == pytest.approx(rule, rel=0.08), f"at {age} s"
+
+
+def test_a_price_of_its_own_stretches_the_gap_as_its_square_root(rows: Rows) -> None:
+    clock = Clock()
+    credential, clock_id = rows.credential("a"), rows.clock(clock=clock)
+    rows.polls(200, credential, clock_id, age="interval '100 s'")
+    rows.run("UPDATE polls SET price = 2.0, longest = 300")
+    rows.claim(limit=1000)
+    gap = rows.scalar("SELECT avg(extract(epoch FROM due_at - asked_at))::float8 FROM polls")
+    assert gap == pytest.approx(clock.next_gap(100, 2.0, 300), rel=0.08)
+
+
+def _learned() -> Clock:
+    """A clock that has seen 200 tasks of about 90 seconds."""
+    clock, dice = Clock(), random.Random(7)
+    for _ in range(200):
+        end, before = dice.gauss(90, 12), 0.0
+        while before < end:
+            after = before + 6
+            clock.observe(before, after, done=after >= end)
+            before = after
+    assert EDGES[-1] == pytest.approx(3600)
+    return clock
