@@ -1,6 +1,7 @@
 """Real servers for the whole suite: one embedded PostgreSQL and one embedded Valkey per run; a fresh database per test, cloned from a template.
 
-`TRACKER_TEST_DATABASE_URL` and `TRACKER_TEST_REDIS_URL` run the same suite against other people's servers.
+`TRACKER_TEST_DATABASE_URL`, `TRACKER_TEST_REDIS_URL` and `TRACKER_TEST_BROKER_URL` run the same suite against other people's servers.
+The broker's virtual host and the Redis database are emptied: give the tests ones of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import kombu
 import psycopg
 import pytest
 import redis
@@ -18,6 +20,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from tracker import wiring
+from tracker.bell import QUEUES
 from tracker.embedded.ports import free_port, release
 from tracker.embedded.postgres import Postgres
 from tracker.embedded.valkey import Valkey
@@ -106,13 +109,31 @@ def redis_url(redis_server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+def broker_url(redis_url: str) -> Iterator[str]:
+    """Where messages go: the Redis server, or another broker without our queues."""
+    given = os.environ.get("TRACKER_TEST_BROKER_URL")
+    if not given:
+        yield redis_url
+        return
+    _forget_queues(given)
+    yield given
+    _forget_queues(given)
+
+
+def _forget_queues(url: str) -> None:
+    with kombu.Connection(url) as connection:
+        for name in QUEUES:
+            connection.default_channel.queue_delete(name)
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, broker_url: str, tmp_path: Path) -> Settings:
     """Settings of a complete installation on the test servers."""
     return Settings(
         home=tmp_path / "home",
         database_url=SecretStr(database_url),
         redis_url=SecretStr(redis_url),
-        broker_url=SecretStr(redis_url),
+        broker_url=SecretStr(broker_url),
         secret_keys=SecretStr(Fernet.generate_key().decode()),
         bootstrap_api_key=SecretStr("trk_" + secrets.token_hex(20)),
         given=frozenset({"database_url", "redis_url"}),
