@@ -11,6 +11,8 @@ from tracker.core.addresses import Policy
 from tracker.couriers.store import store_at
 from tracker.net.fetch import Fetcher
 from tracker.net.guard import GuardedSession
+from tracker.net.post import Poster
+from tracker.services.aftermath import Aftermath
 from tracker.services.artifacts import Artifacts
 from tracker.services.asking import Asking
 from tracker.services.credentials import Credentials
@@ -25,6 +27,7 @@ from tracker.services.idempotency import Idempotency
 from tracker.services.keys import Keys
 from tracker.services.polling import Polling
 from tracker.services.recording import Recording
+from tracker.services.recovery import Recovery
 from tracker.services.registration import Registration
 from tracker.services.upkeep import Upkeep
 from tracker.settings import Settings
@@ -79,6 +82,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
     store = store_at(settings.artifacts, settings.home.resolve() / "spool")
     price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
     recording = Recording(database, bell, price=price, longest=longest, base_url=base_url)
+    recovery = Recovery(database, bell)
     return Services(
         settings=settings,
         database=database,
@@ -91,7 +95,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         # The oldest key stays when newer ones are put in front: links outlive a rotation.
         artifacts=Artifacts(database, store, secret=secret_keys.split(",")[-1].strip(), base_url=base_url),
         deliveries=Deliveries(database, bell),
-        endpoints=Endpoints(database, vault, bell, policy),
+        endpoints=Endpoints(database, vault, bell, policy, recovery),
         credentials=Credentials(database, vault, bell, policy, fetcher, base_url=base_url),
         keys=Keys(database, vault),
         feed=Feed(database),
@@ -100,9 +104,9 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         polling=Polling(
             database, bell, Asking(vault, fetcher), recording, price=price, longest=longest, slots=settings.workers_poll
         ),
-        delivery=Delivery(database, vault, bell, session),
+        delivery=Delivery(database, vault, bell, lambda: Poster(policy), Aftermath(database, bell)),
         downloading=Downloading(
             database, vault, bell, session=session, fetcher=fetcher, store=store, base_url=base_url
         ),
-        upkeep=Upkeep(database, bell, price=price, longest=longest),
+        upkeep=Upkeep(database, bell, recovery, price=price, longest=longest),
     )

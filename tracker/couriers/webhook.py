@@ -1,16 +1,15 @@
-"""Carries one webhook to its receiver and reports what happened. Never signs, retries, schedules or records."""
+"""Carries webhooks to their receivers and reports what happened. Never signs, retries, schedules or records."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tracker.net import retry_after
-from tracker.net.failures import ErrorClass, NetError
-from tracker.net.guard import GuardedSession, Reply
+from tracker.net.failures import ErrorClass
+from tracker.net.post import Post, Posted
 
-LOGGED_BYTES = 2048
+LONGEST_DETAIL = 500
 _SUCCESS, _REDIRECTS = range(200, 300), range(300, 400)
 
 
@@ -33,27 +32,20 @@ class Attempt:
         return self.error_class is None
 
 
-def send(
-    session: GuardedSession,
-    *,
-    url: str,
-    body: bytes,
-    headers: Mapping[str, str],
-    deadline: float,
-    ca: str | None = None,
-) -> Attempt:
-    """POST `body` and wait at most `deadline` seconds in all. Never raises for what the receiver or the network does.
+def post(
+    key: Any, *, url: str, body: bytes, headers: Mapping[str, str], deadline: float, ca: str | None = None
+) -> Post:
+    """What the poster sends: `deadline` is in seconds, everything included."""
+    return Post(key, url, (("Content-Type", "application/json"), *headers.items()), body, deadline, ca)
 
-    A 2xx status is success whatever becomes of the body after it; a 3xx is not followed.
-    """
-    began = time.monotonic()
-    sent = {"Content-Type": "application/json", **headers}
-    try:
-        with session.open("POST", url, headers=sent, body=body, deadline=deadline, https_only=True, ca=ca) as reply:
-            text = _beginning(reply)
-            return Attempt(_since(began), reply.status, _judged(reply.status), text, retry_after.seconds(reply.headers))
-    except NetError as wrong:
-        return Attempt(_since(began), None, wrong.error_class, "", None, str(wrong))
+
+def attempt(posted: Posted) -> Attempt:
+    """A 2xx status is success whatever became of the body after it; a 3xx is not followed."""
+    milliseconds = round(posted.seconds * 1000)
+    if posted.status is None:
+        return Attempt(milliseconds, None, posted.failure, "", None, _storable(posted.detail)[:LONGEST_DETAIL])
+    text = _storable(posted.body.decode("utf-8", "replace"))
+    return Attempt(milliseconds, posted.status, _judged(posted.status), text, posted.retry_after)
 
 
 def _judged(status: int) -> ErrorClass | None:
@@ -62,15 +54,5 @@ def _judged(status: int) -> ErrorClass | None:
     return "redirect" if status in _REDIRECTS else "status"
 
 
-def _beginning(reply: Reply) -> str:
-    found = b""
-    try:
-        while len(found) < LOGGED_BYTES and (more := reply.read(LOGGED_BYTES - len(found))):
-            found += more
-    except NetError:
-        pass  # the status has arrived, and it alone decides; the body is for the log
-    return found.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _since(began: float) -> int:
-    return round((time.monotonic() - began) * 1000)
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,179 +1,177 @@
-"""Sending webhooks: claim, sign, send, decide, record. Nobody waits for somebody else's slow endpoint.
+"""Sending webhooks: claim, sign, send, record. Nobody waits for somebody else's slow endpoint.
 
-There is no batch barrier: each delivery is recorded as it ends, and the room it leaves is claimed again at once.
+One thread per process does it all and has no batch barrier: what ends is recorded within milliseconds, and the room it leaves is claimed
+again. The tasks only wake it, so that a worker is free for the next ring while slow receivers take their time.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
-import socket
+import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import monotonic
-from uuid import UUID
 
 from tracker import __version__, bell
-from tracker.core import backoff, ids, signing
-from tracker.core.events import EventType
+from tracker.core import ids, signing
 from tracker.couriers import webhook
 from tracker.couriers.webhook import Attempt
 from tracker.errors import ConfigurationError
-from tracker.net.guard import GuardedSession
-from tracker.services import steps
-from tracker.store import db, deliveries, endpoints, outbox, switches
-from tracker.store.db import Database, Transaction
-from tracker.store.deliveries import Attempted, Outgoing
+from tracker.net.post import Post, Poster
+from tracker.services.aftermath import RETRIES, Aftermath, Sent
+from tracker.store import db, sending
+from tracker.store.db import Database
+from tracker.store.sending import LEASE, Outgoing
 from tracker.store.vault import Vault
 
 log = logging.getLogger(__name__)
 
 DEADLINE = 20.0
 """Seconds for one attempt, everything included: Standard Webhooks advises 15 to 30."""
-CLAIM = 25
-"""Deliveries per claim: a burst is split over the processes there are (measured: finer costs, coarser waits)."""
-AT_ONCE = 64
-"""Sending threads per process: with 4 in flight per endpoint, 16 hanging endpoints fill one process."""
-SHIFT = 30.0
-"""Seconds that one task goes on claiming; then it rings for a successor, well before Celery's time limit."""
-LOOK_AROUND = 0.05
-"""Seconds between two claims while all that flies hangs: what a slow receiver may cost the others."""
-GONE = 410
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    outgoing: Outgoing
-    attempt: Attempt
+CLAIM = 100
+"""Deliveries per claim: one round trip, and about 10 ms of sending."""
+AT_ONCE, LATE_AT_ONCE = 400, 200
+"""In flight per process, and how many of them may be retries; with 4 per receiver, 50 receivers that hang leave room for others."""
+SLICE = 0.01
+"""Seconds in which landings are gathered for one record: a record for each costs more than the sending."""
+RESTING = 60.0
+"""Seconds without a claim while nothing happens; work that is due rings."""
+JOIN_EVERY = 0.25
+"""Seconds between two calls for help while more is due than one claim takes."""
+PATIENCE = 40.0
+"""Seconds for which `send_due` waits for the last answer: the deadline, and the record after it."""
+STUMBLE = 0.5
+"""Seconds of rest after an error, which is most often a database that is away."""
 
 
 class Delivery:
-    """`session` makes this process's guarded session, once."""
+    """`poster` makes this process's poster; it and the thread that owns it begin with the first `send_due`, behind any fork."""
 
     def __init__(
-        self, database: Database, vault: Vault, bell_: bell.Bell, session: Callable[[], GuardedSession]
+        self, database: Database, vault: Vault, bell_: bell.Bell, poster: Callable[[], Poster], aftermath: Aftermath
     ) -> None:
-        self._database, self._vault, self._bell, self._session = database, vault, bell_, session
-        self._threads: ThreadPoolExecutor | None = None
-        self._worker = socket.gethostname()
+        self._database, self._vault, self._bell, self._aftermath = database, vault, bell_, aftermath
+        self._make_poster = poster
+        self._poster: Poster | None = None
+        self._thread: threading.Thread | None = None
+        self._state = threading.Condition()
+        self._rung = self._idle = self._closing = False
+        self._made = self._late = 0
+        self._hungry = False
+        self._claim_at = self._called_at = self._slice_ends = 0.0
+        self._landed: list[Sent] = []
 
-    def send_due(self) -> int:
-        """Send what is due until nothing is, or the shift is over; returns how many attempts were made."""
-        self._bell.answered(bell.SEND)
-        threads = self._threads = self._threads or ThreadPoolExecutor(AT_ONCE, "webhook")
-        flying: set[Future[_Sent]] = set()
-        ends, made = monotonic() + SHIFT, 0
-        while True:
-            claimed = self._claim(min(CLAIM, AT_ONCE - len(flying))) if monotonic() < ends else []
-            if len(claimed) == CLAIM:
-                # There is more than we took: another process may join.
-                self._bell.ring(bell.SEND, bell.WEBHOOK, because="more is due")
-            flying |= {threads.submit(self._send, *ready) for ready in claimed}
-            if not flying:
-                break
-            done, flying = wait(flying, timeout=LOOK_AROUND, return_when=FIRST_COMPLETED)
-            made += len(done)
-            self._record([future.result() for future in done])
-        if monotonic() >= ends:
-            self._bell.ring(bell.SEND, bell.WEBHOOK, because="the shift ended")
-        return made
+    def send_due(self, patience: float = PATIENCE) -> int:
+        """Send what is due; returns how many attempts ended meanwhile, when nothing is left or in flight, or `patience` seconds passed."""
+        with self._state:
+            if self._closing:
+                return 0
+            before, self._rung = self._made, True
+            poster = self._started()
+            poster.wake()
+            self._state.wait_for(lambda: self._idle and not self._rung, patience)
+            return self._made - before
 
-    def _claim(self, limit: int) -> list[tuple[Outgoing, list[bytes], datetime]]:
-        if limit <= 0:
-            return []
-        with self._database.transaction() as tx:
-            now = db.now(tx)
-            if "webhooks" in switches.stopped(tx):
-                return []
-            claimed = deliveries.claim(tx, now=now, limit=limit)
-            keys = {(o.project_id, o.endpoint_id) for o in claimed}
-            stored = {key: endpoints.secrets(tx, *key, now) for key in keys}
-        return [(o, stored[o.project_id, o.endpoint_id], now) for o in claimed]
-
-    def _send(self, o: Outgoing, secrets: list[bytes], now: datetime) -> _Sent:
-        try:
-            headers = self._headers(o, secrets, now)
-        except ConfigurationError as wrong:
-            # One endpoint's unreadable secret is that endpoint's failed attempt, and nobody else's.
-            return _Sent(o, Attempt(0, None, "protocol", "", None, str(wrong)))
-        return _Sent(
-            o, webhook.send(self._session(), url=o.url, body=o.body, headers=headers, deadline=DEADLINE, ca=o.ca)
-        )
-
-    def _headers(self, o: Outgoing, secrets: list[bytes], now: datetime) -> dict[str, str]:
-        own = json.loads(self._vault.decrypt(o.headers)) if o.headers else {}
-        plain = [self._vault.decrypt(secret) for secret in secrets]
-        return {
-            **own,
-            **signing.headers(plain, ids.public("evt", o.event_id), int(now.timestamp()), o.body),
-            "User-Agent": f"generation-tracker/{__version__}",
-        }
-
-    def _record(self, sent: list[_Sent]) -> None:
-        if not sent:
-            return
-        with self._database.transaction() as tx:
-            now = db.now(tx)
-            deliveries.record(tx, [self._decided(s, now) for s in sent])
-        for s in sent:
-            if s.attempt.status_code == GONE:
-                self._receiver_gone(s.outgoing)
-            if not s.attempt.delivered:
-                log.info(
-                    "webhook %s to %s: %s",
-                    s.outgoing.type,
-                    s.outgoing.url.partition("?")[0],
-                    s.attempt.error_class,
-                    extra={"delivery": ids.public("dlv", s.outgoing.id)},
-                )
-
-    def _decided(self, s: _Sent, now: datetime) -> Attempted:
-        roll = random.random()  # noqa: S311 - spreads retries, keeps no secret
-        o, attempt, number = s.outgoing, s.attempt, s.outgoing.attempts + 1
-        pause = None
-        if not attempt.delivered and attempt.status_code != GONE:
-            pause = backoff.next_webhook_attempt(
-                number, roll, attempt.retry_after, o.schedule or backoff.WEBHOOK_SCHEDULE
-            )
-        return Attempted(
-            delivery_id=o.id,
-            fence=o.fence,
-            number=number,
-            at=now - timedelta(milliseconds=attempt.duration_ms),
-            duration_ms=attempt.duration_ms,
-            status_code=attempt.status_code,
-            error_class=attempt.error_class,
-            response=attempt.response or attempt.detail[:500].replace("\0", ""),
-            worker=self._worker,
-            state="delivered" if attempt.delivered else "failed" if pause is None else "pending",
-            due_at=None if pause is None else now + timedelta(seconds=pause),
-        )
-
-    def _receiver_gone(self, o: Outgoing) -> None:
-        """410: the receiver wants no more. An endpoint is disabled; an ad-hoc URL ends only that generation's deliveries.
-
-        In a transaction of its own, for it locks the endpoint before its deliveries, as everybody does.
-        """
-        with self._database.transaction() as tx:
-            if o.endpoint_id is None:
-                deliveries.give_up(tx, generation_id=o.generation_id)
-            else:
-                disable(tx, o.project_id, o.endpoint_id, "the receiver answered 410 Gone", db.now(tx))
+    def _started(self) -> Poster:
+        poster = self._poster = self._poster or self._make_poster()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(poster,), name="webhooks", daemon=True)
+            self._thread.start()
+        return poster
 
     def close(self) -> None:
-        """Wait for what is being sent."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=True)
+        """Claim no more, wait for what is being sent, and record it."""
+        with self._state:
+            self._closing = True
+            if self._poster is not None:
+                self._poster.wake()
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+            if self._poster is not None and not self._thread.is_alive():
+                self._poster.close()
 
+    def _run(self, poster: Poster) -> None:
+        while not (self._closing and not poster.flying and not self._landed):
+            try:
+                self._turn(poster)
+            except Exception:
+                log.exception("webhooks stumbled; what was answered is kept, and recorded as soon as it can be")
+                self._hungry = True
+                self._rest(STUMBLE)
 
-def disable(tx: Transaction, project_id: UUID, endpoint_id: UUID, reason: str, now: datetime) -> None:
-    """Turn an endpoint off with its reason, end what waits for it, and tell the project's other endpoints."""
-    if endpoints.disable(tx, endpoint_id, reason, now):
-        deliveries.give_up(tx, endpoint_id=endpoint_id)
-        fields = {"endpoint_id": ids.public("ep", endpoint_id), "reason": reason}
-        outbox.publish(
-            tx, [(steps.of_project(EventType.ENDPOINT_DISABLED, project_id, fields, now), None)], now, but=endpoint_id
-        )
+    def _rest(self, seconds: float) -> None:
+        with self._state:
+            self._state.wait_for(lambda: self._closing, seconds)
+
+    def _turn(self, poster: Poster) -> None:
+        now = monotonic()
+        if not self._closing and (self._hungry or now >= self._claim_at) and poster.flying < AT_ONCE:
+            self._claim(poster)
+        self._look_around(poster)
+        landed = poster.landed(self._wait(poster))
+        if landed and not self._landed:
+            self._slice_ends = monotonic() + SLICE
+        self._landed += [Sent(posted.post.key, webhook.attempt(posted)) for posted in landed]
+        self._late -= sum(posted.post.key.lane >= RETRIES for posted in landed)
+        if self._landed and (not poster.flying or monotonic() >= self._slice_ends):
+            self._record()
+
+    def _wait(self, poster: Poster) -> float:
+        if self._rung or (self._hungry and poster.flying < AT_ONCE):
+            return 0.0
+        until = min(self._claim_at, self._slice_ends) if self._landed else self._claim_at
+        return min(1.0 if self._closing else RESTING, max(0.0, until - monotonic()))
+
+    def _look_around(self, poster: Poster) -> None:
+        """With nothing more to claim, answer the bell, or tell those who wait that there is nothing left. Before any sleep."""
+        with self._state:
+            rung = self._rung and not self._hungry
+            self._idle = not (self._rung or self._hungry or self._landed or poster.flying)
+            if rung:
+                self._rung, self._hungry = False, True
+            if self._idle:
+                self._state.notify_all()
+        if rung:
+            # Forgotten before the claim: work that is made from now on rings again. While there is plenty to do nobody needs to.
+            self._bell.answered(bell.SEND)
+
+    def _claim(self, poster: Poster) -> None:
+        limit = min(CLAIM, AT_ONCE - poster.flying)
+        with self._database.transaction() as tx:
+            now = db.now(tx)
+            claimed = sending.claim(tx, now=now, limit=limit, late=LATE_AT_ONCE - self._late)
+        self._hungry = len(claimed.outgoing) == limit
+        self._claim_at = monotonic() + (RESTING if claimed.again is None else claimed.again)
+        posts = [post for o in claimed.outgoing if (post := self._signed(o, now))]
+        self._late += sum(post.key.lane >= RETRIES for post in posts)
+        poster.launch(posts)
+        if self._hungry and monotonic() >= self._called_at + JOIN_EVERY:
+            # There is more than we took: another process may join.
+            self._called_at = monotonic()
+            self._bell.publish(bell.SEND, bell.WEBHOOK, [], shown="more is due", expires=1.0)
+
+    def _signed(self, o: Outgoing, now: datetime) -> Post | None:
+        try:
+            own = json.loads(self._vault.decrypt(o.headers)) if o.headers else {}
+            secrets = [self._vault.decrypt(secret) for secret in o.secrets]
+        except ConfigurationError as wrong:
+            # One endpoint's unreadable secret is that endpoint's failed attempt, and nobody else's.
+            self._landed.append(Sent(o, Attempt(0, None, "protocol", "", None, str(wrong))))
+            return None
+        headers = signing.headers(secrets, ids.public("evt", o.event_id), int(now.timestamp()), o.body)
+        headers |= {"User-Agent": f"generation-tracker/{__version__}"}
+        return webhook.post(o, url=o.url, body=o.body, headers={**own, **headers}, deadline=DEADLINE, ca=o.ca)
+
+    def _record(self) -> None:
+        """What cannot be recorded now stays, until its lease has lapsed and it will be sent again anyway."""
+        try:
+            self._aftermath.record(self._landed)
+        except Exception:
+            if monotonic() < self._slice_ends + LEASE.total_seconds():
+                raise
+            log.exception("%d attempts could not be recorded; they will be made again", len(self._landed))
+        with self._state:
+            self._made += len(self._landed)
+        self._landed = []
+        self._hungry = True

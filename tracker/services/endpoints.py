@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from tracker import bell
 from tracker.core import ids, signing
 from tracker.core.addresses import Policy, check_url
-from tracker.core.events import EventType, endpoint_wants
+from tracker.core.events import EventType
 from tracker.core.urls import host_of
-from tracker.errors import ConflictError, FieldProblem, InvalidError, NotFoundError
+from tracker.errors import FieldProblem, InvalidError, NotFoundError
 from tracker.providers import REGISTRY
 from tracker.services import steps
 from tracker.services.forms import EndpointChange, EndpointForm
+from tracker.services.recovery import Recovery
 from tracker.store import db, deliveries, endpoints, events, outbox
 from tracker.store.db import Database, Transaction
 from tracker.store.endpoints import Endpoint
 from tracker.store.vault import Vault
 
-RECOVER_SLICE = 500
-"""Missed events that one transaction turns into deliveries."""
-RECOVER_SPACING = timedelta(milliseconds=1)
-"""Between two recovered deliveries: a thousand a second at most fall due."""
+BY_HAND = 0
+"""The lane of what somebody waits for: before all others, and past an open circuit."""
 
 
 class Endpoints:
     """`policy` says which URLs are acceptable."""
 
-    def __init__(self, database: Database, vault: Vault, bell_: bell.Bell, policy: Policy) -> None:
+    def __init__(self, database: Database, vault: Vault, bell_: bell.Bell, policy: Policy, recovery: Recovery) -> None:
         self._database, self._vault, self._bell, self._policy = database, vault, bell_, policy
+        self._recovery = recovery
 
     def create(self, project_id: UUID, form: EndpointForm) -> Endpoint:
         """Store an endpoint with a fresh secret."""
@@ -100,6 +100,8 @@ class Endpoints:
             endpoints.update(tx, self._filled(endpoint, change, change.model_fields_set, db.now(tx)))
             if endpoint.enabled and change.enabled is False:
                 deliveries.give_up(tx, endpoint_id=endpoint_id)
+            if change.model_fields_set & {"url", "ca", "enabled"}:
+                endpoints.revive(tx, endpoint_id)
             return self._found(tx, project_id, endpoint_id)
 
     def delete(self, project_id: UUID, endpoint_id: UUID) -> None:
@@ -151,7 +153,7 @@ class Endpoints:
             ping = steps.of_project(EventType.PING, project_id, {"endpoint_id": ids.public("ep", endpoint_id)}, now)
             events.insert(tx, [ping])
             row = outbox.delivery(
-                ping, receiver_id=endpoint.receiver_id, endpoint_id=endpoint.id, url=endpoint.url, now=now
+                ping, receiver_id=endpoint.receiver_id, endpoint_id=endpoint.id, url=endpoint.url, now=now, lane=BY_HAND
             )
             deliveries.insert(tx, [row])
         self._bell.ring(bell.SEND, bell.WEBHOOK, because="1 ping")
@@ -159,37 +161,8 @@ class Endpoints:
         return delivery_id
 
     def recover(self, project_id: UUID, endpoint_id: UUID, since: datetime) -> int:
-        """Send again what failed since then or was missed while disabled; returns how many deliveries. ConflictError while disabled.
-
-        In slices of a transaction each, in order of what happened; a crash in the middle is mended by asking again.
-        """
-        endpoint = self.get(project_id, endpoint_id)
-        if not endpoint.enabled:
-            raise ConflictError("the endpoint is disabled; enable it first", code="endpoint_disabled")
-        count, after = 0, (since, UUID(int=0))
-        while found := self._recover_slice(endpoint, since, after, count):
-            count += sum(made for made, _ in found)
-            after = found[-1][1]
-        self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{count} recovered")
-        return count
-
-    def _recover_slice(
-        self, endpoint: Endpoint, since: datetime, after: tuple[datetime, UUID], already: int
-    ) -> list[tuple[bool, tuple[datetime, UUID]]]:
-        """One slice: for each event whether it will be sent, and its place."""
-        with self._database.transaction() as tx:
-            now = db.now(tx)
-            found = deliveries.unsent(
-                tx, project_id=endpoint.project_id, receiver_id=endpoint.receiver_id, since=since, after=after, limit=RECOVER_SLICE
-            )  # fmt: skip
-            wanted = [row for row in found if row.delivery_id is not None or _wants(endpoint, row)]
-            # Spaced out: they keep their order in the queue, and the receiver is not flooded.
-            times = [now + RECOVER_SPACING * (already + i) for i in range(len(wanted))]
-            planned = list(zip(wanted, times, strict=True))
-            deliveries.send_again(tx, [(row.delivery_id, at) for row, at in planned if row.delivery_id is not None])
-            deliveries.insert(tx, [_missed(endpoint, row, at) for row, at in planned if row.delivery_id is None])
-        chosen = {row.id for row in wanted}
-        return [(row.id in chosen, (row.at, row.id)) for row in found]
+        """Send again what failed since then or was missed while disabled; returns how many deliveries. ConflictError while disabled."""
+        return self._recovery.begin(project_id, endpoint_id, since)
 
     @staticmethod
     def _found(tx: Transaction, project_id: UUID, endpoint_id: UUID, *, lock: bool = False) -> Endpoint:
@@ -197,19 +170,3 @@ class Endpoints:
         if endpoint is None:
             raise NotFoundError("endpoint", ids.public("ep", endpoint_id))
         return endpoint
-
-
-def _missed(endpoint: Endpoint, row: Any, at: datetime) -> dict[str, Any]:
-    event = events.Event(row.id, endpoint.project_id, EventType(row.type), row.at, b"", generation_id=row.generation_id)
-    return outbox.delivery(event, receiver_id=endpoint.receiver_id, endpoint_id=endpoint.id, url=endpoint.url, now=at)
-
-
-def _wants(endpoint: Endpoint, row: Any) -> bool:
-    type_ = EventType(row.type)
-    if row.generation_id is None:
-        return endpoint_wants(type_, events=endpoint.events, tags=(), providers=(), generation=None)
-    tagged = not endpoint.tags or bool(set(endpoint.tags) & set(row.tags))
-    of_provider = not endpoint.providers or row.provider in endpoint.providers
-    return (
-        tagged and of_provider and endpoint_wants(type_, events=endpoint.events, tags=(), providers=(), generation=None)
-    )

@@ -6,8 +6,10 @@ import logging
 from datetime import timedelta
 
 from tracker import bell
+from tracker.core import ids
 from tracker.providers import batch_sizes
 from tracker.services.health import TICK
+from tracker.services.recovery import KEPT, Recovery
 from tracker.store import artifacts, clocks, credentials, db, deliveries, idempotency, schedule
 from tracker.store.db import Database
 
@@ -15,13 +17,17 @@ log = logging.getLogger(__name__)
 
 DOWN = timedelta(seconds=15)
 """A longer silence between two ticks means that we were down: that time does not count for anybody's deadline."""
+FORGOTTEN_AT_ONCE = 2000
+"""Deliveries removed in one transaction: it holds their locks for some 50 ms."""
 
 
 class Upkeep:
     """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads."""
 
-    def __init__(self, database: Database, bell_: bell.Bell, *, price: float, longest: float) -> None:
-        self._database, self._bell = database, bell_
+    def __init__(
+        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float
+    ) -> None:
+        self._database, self._bell, self._recovery = database, bell_, recovery
         self._price, self._longest = price, longest
 
     def tick(self) -> None:
@@ -41,6 +47,7 @@ class Upkeep:
             self._bell.ring(bell.SEND, bell.WEBHOOK, because="tick")
         if downloads:
             self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="tick")
+        self._recovery.go_on()
 
     def fold_clocks(self) -> int:
         """Merge what polls showed into the learned clocks; returns how many clocks changed."""
@@ -48,7 +55,17 @@ class Upkeep:
             return clocks.fold(tx, price=self._price, longest=self._longest, now=db.now(tx))
 
     def sweep(self) -> int:
-        """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches."""
+        """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches.
+
+        Deliveries that ended long ago go too, with their attempts.
+        """
+        self._forget_deliveries()
         with self._database.transaction() as tx:
             credentials.batch_again(tx, db.now(tx), batch_sizes())
             return idempotency.sweep(tx, db.now(tx))
+
+    def _forget_deliveries(self) -> None:
+        gone = FORGOTTEN_AT_ONCE
+        while gone == FORGOTTEN_AT_ONCE:
+            with self._database.transaction() as tx:
+                gone = deliveries.forget(tx, ids.uuid7(db.now(tx) - KEPT, noise=0), FORGOTTEN_AT_ONCE)

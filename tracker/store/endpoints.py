@@ -195,3 +195,11 @@ def disable(tx: Transaction, endpoint_id: UUID, reason: str, now: datetime) -> b
         {"id": endpoint_id, "reason": reason, "now": now},
     )
     return off.rowcount > 0
+
+
+def revive(tx: Transaction, endpoint_id: UUID) -> None:
+    """Forget how its receiver failed: it was mended, and the next delivery will show."""
+    tx.execute(
+        text("UPDATE receivers SET failing = 0, quiet_until = NULL, failing_since = NULL WHERE endpoint_id = :id"),
+        {"id": endpoint_id},
+    )

@@ -16,6 +16,8 @@ from tracker.store.db import Transaction
 from tracker.store.endpoints import Endpoint
 from tracker.store.events import Event
 
+FIRST = 1
+"""The lane of first attempts; `deliveries` says which others there are."""
 Entry = tuple[Event, Generation | None]
 """An event, and the generation that it is about."""
 
@@ -54,7 +56,9 @@ def _deliveries(
     return rows
 
 
-def delivery(event: Event, *, receiver_id: int, endpoint_id: UUID | None, url: str, now: datetime) -> dict[str, Any]:
+def delivery(
+    event: Event, *, receiver_id: int, endpoint_id: UUID | None, url: str, now: datetime, lane: int = FIRST
+) -> dict[str, Any]:
     """A delivery of `event` that is due now."""
     return {
         "id": ids.uuid7(now),
@@ -65,6 +69,7 @@ def delivery(event: Event, *, receiver_id: int, endpoint_id: UUID | None, url: s
         "endpoint_id": endpoint_id,
         "type": event.type.value,
         "url": url,
+        "lane": lane,
         "due_at": now,
         "created_at": now,
     }

@@ -1,0 +1,228 @@
+"""The hot path of webhooks: what may be sent now, what became of it, and how the receivers are.
+
+Claimed per receiver, each with its lanes, cap in flight, rate limit and circuit, so that nobody waits for somebody else's slow endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from tracker.core.circuit import OPENS, Health
+from tracker.store.db import Transaction
+from tracker.store.rows import as_records, records
+
+LEASE = timedelta(seconds=45)
+"""Longer than an attempt may take. A lapsed lease is no attempt: the row is due again at once."""
+BURST = 0.25
+"""Seconds of an endpoint's rate limit that may be sent at once: short, since receivers count over a second."""
+
+# Claims lock receivers, so that caps and purses hold over all workers; who finds one locked looks again a moment later.
+# The receivers with anything due are found by hopping through the index, however many there are that have nothing.
+_LOCK = """
+WITH RECURSIVE waiting AS (
+    (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.state = 'pending' AND d.receiver_id > w.receiver_id
+             ORDER BY d.receiver_id LIMIT 1)
+      FROM waiting w WHERE w.receiver_id IS NOT NULL),
+due AS MATERIALIZED (
+    SELECT w.receiver_id AS id FROM waiting w
+     WHERE w.receiver_id IS NOT NULL AND NOT EXISTS (SELECT FROM switches WHERE name = 'webhooks')
+       AND EXISTS (SELECT FROM (VALUES (0), (1), (2), (3)) AS l (lane) CROSS JOIN LATERAL (
+           SELECT FROM deliveries d WHERE d.receiver_id = w.receiver_id AND d.lane = l.lane AND d.state = 'pending'
+              AND d.due_at <= :now LIMIT 1) d)),
+locked AS MATERIALIZED (
+    SELECT r.id FROM receivers r WHERE r.id = ANY (ARRAY(SELECT id FROM due)) FOR NO KEY UPDATE SKIP LOCKED)
+SELECT due.id, locked.id IS NOT NULL AS ours FROM due LEFT JOIN locked ON locked.id = due.id"""
+
+# A second statement, whose snapshot is taken under the locks: it sees what every earlier claim took.
+# First attempts may use the whole cap, retries half of it, and what is replayed goes one by one, which keeps its order.
+_PURSE = """CASE WHEN n.rate_limit IS NULL THEN NULL ELSE least(greatest(n.rate_limit * :burst, 1),
+               r.tokens + n.rate_limit * greatest(extract(epoch FROM CAST(:now AS timestamptz) - r.refilled_at), 0))::float8 END"""
+_CLAIM = f"""
+WITH lanes AS MATERIALIZED (
+    SELECT r.id, coalesce(r.quiet_until > :now, false) AS quiet, {_PURSE} AS have,
+           r.failing > 0 OR r.failing_since IS NOT NULL AS troubled,
+           CASE WHEN r.failing >= :opens THEN 1 ELSE r.in_flight_cap END - f.flying AS room,
+           greatest(r.in_flight_cap / 2, 1) - f.retried AS retry_room, 1 - f.replayed AS replay_room
+      FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
+           CROSS JOIN LATERAL (
+           SELECT count(*) AS flying, count(*) FILTER (WHERE x.lane = 2) AS retried, count(*) FILTER (WHERE x.lane = 3) AS replayed
+             FROM deliveries x WHERE x.receiver_id = r.id AND x.lease_until > :now) f
+     WHERE r.id = ANY (:receivers)),
+allowed AS MATERIALIZED (
+    SELECT id, greatest(least(room, coalesce(floor(have), room)), 0)::bigint AS most, quiet, retry_room, replay_room FROM lanes),
+candidates AS MATERIALIZED (
+    SELECT d.* FROM allowed a CROSS JOIN LATERAL (
+           SELECT e.* FROM (VALUES (0, a.most), (1, CASE WHEN a.quiet THEN 0 ELSE a.most END),
+                                   (2, CASE WHEN a.quiet THEN 0 ELSE least(a.most, a.retry_room) END),
+                                   (3, CASE WHEN a.quiet THEN 0 ELSE least(a.most, a.replay_room) END)) AS l (lane, room)
+                  CROSS JOIN LATERAL (
+                  SELECT d.id, d.receiver_id, d.lane, d.due_at FROM deliveries d
+                   WHERE d.receiver_id = a.id AND d.lane = l.lane AND d.state = 'pending' AND d.due_at <= :now
+                   ORDER BY d.due_at LIMIT greatest(l.room, 0) FOR UPDATE SKIP LOCKED) e
+            ORDER BY e.lane, e.due_at LIMIT a.most) d),
+chosen AS MATERIALIZED (
+    SELECT c.id, c.receiver_id FROM (
+           SELECT *, count(*) FILTER (WHERE lane >= 2) OVER (ORDER BY lane, due_at, id ROWS UNBOUNDED PRECEDING) AS late
+             FROM candidates) c
+     WHERE c.lane < 2 OR c.late <= :late ORDER BY c.lane, c.due_at LIMIT :n),
+spent AS (
+    UPDATE receivers r SET tokens = l.have - c.sent, refilled_at = :now
+      FROM lanes l JOIN (SELECT receiver_id, count(*) AS sent FROM chosen GROUP BY 1) c ON c.receiver_id = l.id
+     WHERE r.id = l.id AND l.have IS NOT NULL),
+claimed AS (
+    UPDATE deliveries SET due_at = :lease_until, lease_until = :lease_until, fence = fence + 1
+     WHERE id = ANY (ARRAY(SELECT id FROM chosen)) RETURNING *)
+SELECT d.id, d.fence, d.project_id, d.event_id, d.receiver_id, d.endpoint_id, d.generation_id, coalesce(n.url, d.url) AS url, d.type,
+       d.lane, d.attempts, d.tries, e.body, n.headers, n.ca, n.schedule, l.troubled,
+       ARRAY(SELECT s.secret FROM signing_secrets s
+              WHERE s.project_id = d.project_id AND s.endpoint_id IS NOT DISTINCT FROM d.endpoint_id
+                AND (s.expires_at IS NULL OR s.expires_at > :now) ORDER BY s.expires_at DESC NULLS FIRST) AS secrets
+  FROM claimed d JOIN events e ON e.id = d.event_id JOIN lanes l ON l.id = d.receiver_id LEFT JOIN endpoints n ON n.id = d.endpoint_id
+ ORDER BY d.lane, d.id"""
+
+_HELD_BACK = f"""
+SELECT min(wait) FROM (
+    SELECT greatest(extract(epoch FROM r.quiet_until - CAST(:now AS timestamptz)), (1 - {_PURSE}) / n.rate_limit) AS wait
+      FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id WHERE r.id = ANY (:receivers)) w WHERE wait > 0"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One claimed delivery with all that sending it needs; `headers` and `secrets` are encrypted, the current secret first."""
+
+    id: UUID
+    fence: int
+    project_id: UUID
+    event_id: UUID
+    receiver_id: int
+    endpoint_id: UUID | None
+    generation_id: UUID | None
+    url: str
+    """An endpoint whose address was mended gets what is still waiting at its new address."""
+    type: str
+    lane: int
+    attempts: int
+    tries: int
+    body: bytes
+    headers: bytes | None
+    ca: str | None
+    schedule: tuple[float, ...] | None
+    troubled: bool
+    """Whether its receiver's last attempt was not a success."""
+    secrets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought, and after how many seconds another one may bring what was held back (None: when something happens)."""
+
+    outgoing: list[Outgoing]
+    again: float | None
+
+
+LOOK_AGAIN = 0.005
+"""Seconds. Another worker's claim holds its locks for about as long."""
+
+
+def claim(tx: Transaction, *, now: datetime, limit: int, late: int) -> Claimed:
+    """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts."""
+    due = tx.execute(text(_LOCK), {"now": now}).all()
+    ours = [row.id for row in due if row.ours]
+    if not ours:
+        return Claimed([], LOOK_AGAIN if due else None)
+    found = tx.execute(
+        text(_CLAIM),
+        {
+            "now": now, "receivers": ours, "n": limit, "late": max(late, 0), "lease_until": now + LEASE, "opens": OPENS, "burst": BURST,
+        },
+    )  # fmt: skip
+    outgoing = [_outgoing(row) for row in found]
+    if len(ours) < len(due):
+        return Claimed(outgoing, LOOK_AGAIN)
+    if outgoing:
+        return Claimed(outgoing, None)
+    wait = tx.execute(text(_HELD_BACK), {"now": now, "receivers": ours, "burst": BURST}).scalar_one()
+    return Claimed([], None if wait is None else float(wait))
+
+
+def _outgoing(row: Any) -> Outgoing:
+    fields = {name: getattr(row, name) for name in Outgoing.__dataclass_fields__}
+    fields["schedule"] = None if row.schedule is None else tuple(row.schedule)
+    fields["secrets"] = tuple(row.secrets)
+    return Outgoing(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """How one attempt ended, and what follows from it."""
+
+    delivery_id: UUID
+    fence: int
+    number: int
+    at: datetime
+    duration_ms: int
+    status_code: int | None
+    error_class: str | None
+    response: str
+    worker: str
+    state: str
+    lane: int
+    tries: int
+    due_at: datetime | None
+
+
+_TYPES = {
+    "delivery_id": "uuid", "fence": "int", "number": "int", "at": "timestamptz", "duration_ms": "int", "status_code": "int",
+    "error_class": "text", "response": "text", "worker": "text", "state": "text", "lane": "int", "tries": "int",
+    "due_at": "timestamptz",
+}  # fmt: skip
+_LOGGED = "delivery_id, number, at, duration_ms, status_code, error_class, response, worker"
+_RECORD = f"""
+WITH a AS MATERIALIZED (SELECT * FROM {records(_TYPES)}),
+held AS MATERIALIZED (SELECT id FROM deliveries WHERE id = ANY (:ids) ORDER BY id FOR UPDATE),
+kept AS (
+    UPDATE deliveries d
+       SET state = a.state, attempts = a.number, tries = a.tries, lane = a.lane, due_at = a.due_at, lease_until = NULL
+      FROM a WHERE d.id = ANY (ARRAY(SELECT id FROM held)) AND d.id = a.delivery_id AND d.fence = a.fence AND d.state = 'pending'
+       AND d.lease_until IS NOT NULL
+    RETURNING d.id)
+INSERT INTO attempts ({_LOGGED}) SELECT {_LOGGED} FROM a JOIN kept ON kept.id = a.delivery_id"""
+
+
+def record(tx: Transaction, attempted: Sequence[Attempted]) -> int:
+    """Store attempts whose claim still holds, in one statement; returns how many did."""
+    if not attempted:
+        return 0
+    rows = {"rows": as_records(attempted, _TYPES), "ids": [a.delivery_id for a in attempted]}
+    return tx.execute(text(_RECORD), rows).rowcount
+
+
+def health(tx: Transaction, receiver_ids: Sequence[int]) -> dict[int, Health]:
+    """How these receivers are, locked until the commit."""
+    rows = tx.execute(
+        text(
+            "SELECT id, failing, quiet_until, failing_since FROM receivers WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"
+        ),
+        {"ids": sorted(set(receiver_ids))},
+    )
+    return {row.id: Health(row.failing, row.quiet_until, row.failing_since) for row in rows}
+
+
+def write_health(tx: Transaction, changed: dict[int, Health]) -> None:
+    """Store how receivers are now."""
+    for key in sorted(changed):
+        found = changed[key]
+        tx.execute(
+            text(
+                "UPDATE receivers SET failing = :failing, quiet_until = :until, failing_since = :since WHERE id = :id"
+            ),
+            {"id": key, "failing": found.failing, "until": found.quiet_until, "since": found.failing_since},
+        )
