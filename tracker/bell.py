@@ -26,6 +26,7 @@ DISPATCH = "poll.dispatch"
 ASK = "poll.ask"
 SEND = "webhook.send"
 FETCH = "download.fetch"
+SWEEP_COPIES = "download.sweep"
 
 COALESCE_SECONDS = 5
 """A ring is remembered this long when nobody answers it; the answerer forgets it before it claims."""

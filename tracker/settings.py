@@ -24,6 +24,8 @@ PROVIDERS = (
     "minimax", "vidu", "ark", "jimeng", "veo", "openai",
 )  # fmt: skip
 
+BY_CONTENT = "keys=content"
+"""Behind TRACKER_ARTIFACTS_URL, as in `s3://bucket/copies?keys=content`: copies are named by their hash."""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
@@ -41,6 +43,12 @@ def _http_url(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError("it must be a plain address such as https://example.com, without user, query or fragment")
     return value.rstrip("/")
+
+
+def _store_url(value: str) -> str:
+    if urlsplit(value).query not in {"", BY_CONTENT} or urlsplit(value).fragment:
+        raise ValueError(f"nothing but ?{BY_CONTENT} may stand behind the place")
+    return value
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -73,7 +81,7 @@ class Settings(BaseModel):
     simulator_port: Annotated[int, Field(ge=0, le=65535)] = 8787
     bootstrap_api_key: SecretStr | None = None
     secret_keys: SecretStr | None = None
-    artifacts_url: Annotated[str, _url("file://", "s3://", "gs://", "az://")] | None = None
+    artifacts_url: Annotated[str, _url("file://", "s3://", "gs://", "az://"), AfterValidator(_store_url)] | None = None
     egress_allow: tuple[str, ...] = ()
     egress_ports: tuple[Port, ...] = (80, 443)
     poll_price: Annotated[float, Field(gt=0, le=3600)] = 0.5
@@ -107,7 +115,13 @@ class Settings(BaseModel):
     @property
     def artifacts(self) -> str:
         """Where stored copies go."""
-        return self.artifacts_url or f"file://{self.home.resolve() / 'artifacts'}"
+        given = (self.artifacts_url or "").partition("?")[0]
+        return given or f"file://{self.home.resolve() / 'artifacts'}"
+
+    @property
+    def artifacts_by_content(self) -> bool:
+        """Whether copies are named by their content instead of by their generation."""
+        return (self.artifacts_url or "").endswith(f"?{BY_CONTENT}")
 
     @property
     def api_on_loopback(self) -> bool:

@@ -18,17 +18,20 @@ from tracker.services.asking import Asking
 from tracker.services.credentials import Credentials
 from tracker.services.deliveries import Deliveries
 from tracker.services.delivery import Delivery
-from tracker.services.downloading import Downloading, remover
+from tracker.services.downloading import Downloading
 from tracker.services.endpoints import Endpoints
 from tracker.services.feed import Feed
 from tracker.services.generations import Generations
 from tracker.services.health import Health
 from tracker.services.idempotency import Idempotency
+from tracker.services.keeping import Keeping
 from tracker.services.keys import Keys
+from tracker.services.links import Links
 from tracker.services.polling import Polling
 from tracker.services.recording import Recording
 from tracker.services.recovery import Recovery
 from tracker.services.registration import Registration
+from tracker.services.storing import Copies, remover
 from tracker.services.upkeep import Upkeep
 from tracker.settings import Settings
 from tracker.store.db import Database
@@ -56,6 +59,7 @@ class Services:
     polling: Polling
     delivery: Delivery
     downloading: Downloading
+    keeping: Keeping
     upkeep: Upkeep
 
     def close(self) -> None:
@@ -106,7 +110,9 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         ),
         delivery=Delivery(database, vault, bell, lambda: Poster(policy), Aftermath(database, bell)),
         downloading=Downloading(
-            database, vault, bell, session=session, fetcher=fetcher, store=store, base_url=base_url
+            database, bell, session=session, links=Links(database, vault, fetcher), store=store,
+            copies=Copies(database, bell, store, base_url=base_url, by_content=settings.artifacts_by_content),
         ),
+        keeping=Keeping(database, store, remover(store), by_content=settings.artifacts_by_content),
         upkeep=Upkeep(database, bell, recovery, price=price, longest=longest),
     )

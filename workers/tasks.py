@@ -35,10 +35,16 @@ def send() -> None:
     services().delivery.send_due(patience=0.2)
 
 
-@app.task(name=bell.FETCH, soft_time_limit=3700, time_limit=3720)
+@app.task(name=bell.FETCH, soft_time_limit=9000, time_limit=9060)
 def fetch() -> None:
-    """Copies are wanted. The limit is a little more than one download's own deadline."""
-    services().downloading.fetch_one()
+    """Copies are wanted. The limit is a little more than a shift with its last download and the way into the store."""
+    services().downloading.fetch_due()
+
+
+@app.task(name=bell.SWEEP_COPIES, soft_time_limit=3500, time_limit=3560)
+def sweep_copies() -> None:
+    """Remove what the store and its disk need not hold; in the download queue, because that is where the disk is."""
+    services().keeping.sweep()
 
 
 @app.task(name="upkeep.fold-clocks", send_events=False)
@@ -51,3 +57,5 @@ def fold_clocks() -> None:
 def sweep() -> None:
     """Forget what has expired."""
     services().upkeep.sweep()
+    # In the queue of those who have the disk; a message that waits longer than a sweep's period is void.
+    services().bell.publish(bell.SWEEP_COPIES, bell.DOWNLOAD, [], shown="hourly", expires=3000)

@@ -47,6 +47,10 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("download", sa.ARRAY(sa.Text()), nullable=True),
+        sa.Column("keep_for", sa.Interval(), nullable=True),
+        sa.Column("keep_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("projects_pkey")),
         sa.UniqueConstraint("name", name=op.f("projects_name_unique")),
     )
@@ -55,6 +59,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("needed", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("name IN ('polls', 'webhooks', 'downloads')", name=op.f("switches_name_known")),
         sa.PrimaryKeyConstraint("name", name=op.f("switches_pkey")),
     )
@@ -350,8 +355,11 @@ def upgrade() -> None:
         sa.Column("sha256", sa.Text(), nullable=True),
         sa.Column("media_type", sa.Text(), nullable=True),
         sa.Column("etag", sa.Text(), nullable=True),
+        sa.Column("partial", sa.Text(), nullable=True),
         sa.Column("attempts", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("refreshed", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("fetch_by", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -374,6 +382,23 @@ def upgrade() -> None:
     )
     op.create_index(
         "artifacts_due", "artifacts", ["due_at"], unique=False, postgresql_where=sa.text("state = 'pending'")
+    )
+    op.create_index(
+        "artifacts_order", "artifacts", ["fetch_by"], unique=False, postgresql_where=sa.text("state = 'pending'")
+    )
+    op.create_index(
+        "artifacts_kept",
+        "artifacts",
+        ["project_id", "stored_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'stored'"),
+    )
+    op.create_index(
+        "artifacts_object",
+        "artifacts",
+        ["object_key"],
+        unique=False,
+        postgresql_where=sa.text("object_key IS NOT NULL"),
     )
     op.create_table(
         "events",
@@ -533,6 +558,9 @@ def downgrade() -> None:
     op.drop_table("polls")
     op.drop_index("events_stream", table_name="events")
     op.drop_table("events")
+    op.drop_index("artifacts_order", table_name="artifacts", postgresql_where=sa.text("state = 'pending'"))
+    op.drop_index("artifacts_object", table_name="artifacts", postgresql_where=sa.text("object_key IS NOT NULL"))
+    op.drop_index("artifacts_kept", table_name="artifacts", postgresql_where=sa.text("state = 'stored'"))
     op.drop_index("artifacts_due", table_name="artifacts", postgresql_where=sa.text("state = 'pending'"))
     op.drop_table("artifacts")
     op.drop_table("answers")

@@ -135,7 +135,7 @@ class Api:
             artifacts.wish(tx, project_id=g.project_id, generation_id=g.id, outputs=g.outputs, now=now)
             [wanted] = artifacts.claim(tx, now=now, limit=10)
             key = f"test/{g.id}-video-0.mp4"
-            partial = store.partial(key, "test")
+            partial = store.spool.path(".kept.1.part")
             partial.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
             store.put_file(key, partial, media_type="video/mp4")

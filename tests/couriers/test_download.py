@@ -10,7 +10,7 @@ from tests.couriers.files import FILM, SHA, Files
 from tests.net import hostile
 from tracker.core.addresses import Policy
 from tracker.couriers import download as downloads
-from tracker.couriers import transit
+
 from tracker.couriers.download import DownloadError, Limits, Partial, download
 from tracker.net.guard import GuardedSession
 
@@ -205,10 +205,10 @@ def test_drips_and_silence_end_in_time(session, tmp_path, limits, code):
     assert clock.seconds < 2.5
 
 
-def test_a_full_disk_is_its_own_error(session, tmp_path, monkeypatch):
-    monkeypatch.setattr(transit, "RESERVE", 2**62)
+def test_a_full_disk_is_its_own_error(session, tmp_path):
     with hostile.serving(Files()) as server:
-        assert failing(session, server.url, tmp_path / ".a.part").code == "disk_full"
+        wrong = failing(session, server.url, tmp_path / ".a.part", limits=Limits(reserve=2**62))
+    assert wrong.code == "disk_full"
 
 
 def test_writing_beyond_the_room_is_a_full_disk(session, tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -27,14 +27,14 @@ from tracker.couriers.transit import (
 from tracker.net.failures import NetError
 from tracker.net.guard import LONGEST_URL, GuardedSession, Reply
 
-__all__ = ["Begun", "Code", "DownloadError", "Fetched", "Limits", "Partial", "Progress", "download"]
+__all__ = ["Begun", "Code", "DownloadError", "Fetched", "Limits", "Partial", "Progress", "download", "pass_through"]
 
 MOST_HOPS = 5
 DEFAULT_LIMITS = Limits()
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_WORTHLESS = frozenset({"wrong_media", "too_large"})
+_WORTHLESS = frozenset({"wrong_media", "too_large", "corrupt"})
 
 
 def download(
@@ -61,6 +61,29 @@ def download(
         return _attempt(trip, into, have, watch)
     except StartOverError:
         return _attempt(trip, into, None, watch)
+
+
+def pass_through(
+    session: GuardedSession,
+    url: str,
+    into: Path,
+    deliver: Callable[[str, Iterator[bytes]], None],
+    *,
+    headers: Mapping[str, str] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Fetched:
+    """Hand the bytes of `url` to `deliver` without a file, for one that does not fit the disk; a try cannot be gone on from.
+
+    The iterator that `deliver` gets raises DownloadError when the bytes are not right: what it stores so far must not
+    be kept. `into` is only named in the result.
+    """
+    trip = _Trip(session, url, dict(headers or {}), limits)
+    try:
+        with trip.open(None) as reply:
+            return Transit(reply, into, None, limits, Watch(progress)).through(deliver)
+    except (NetError, DownloadError, OSError) as wrong:
+        raise _as_download_error(wrong, trip, into, begun_to_read=True) from None
 
 
 def _attempt(trip: _Trip, into: Path, have: Partial | None, watch: Watch) -> Fetched:

@@ -17,11 +17,17 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from typing_extensions import override
 
+from tracker.couriers.spool import PARTIAL, Spool
 from tracker.errors import TrackerError
 from tracker.net.failures import WrongProcessError
 
 CHUNK = 1024 * 1024
-PARTIAL = ".part"  # the end of partial files' names, which also begin with a dot
+PART = 8 * 1024 * 1024
+"""Bytes of one part of an upload; S3 takes 10,000 of them, more than the largest file that we fetch."""
+PARTS_AT_ONCE = 2
+"""Parts of one upload under way, each of which is held in memory (obstore's own 12 would be 100 MB)."""
+PARTIALS = ".partial"
+"""The folder of partial files in a local store: on the same disk, so that the last step is a rename."""
 
 
 class StorageError(TrackerError):
@@ -49,22 +55,51 @@ class ArtifactStore:
     _runtime_of: ClassVar[int | None] = None
     """The process in which obstore's threads run."""
 
-    def __init__(self, url: str, spool: Path) -> None:
-        self._url = url
-        self._spool = spool
-        self._opened: Any = None
+    remote = True
+    """Whether objects lie elsewhere than on this machine's disk."""
 
-    def partial(self, key: str, mark: str) -> Path:
-        """Where to write the file that shall become `key`. `mark` keeps two writers of one key apart."""
-        return self._spool / f".{_checked(key).name}.{_checked(mark)}{PARTIAL}"
+    def __init__(self, url: str, spool: Path) -> None:
+        self.url = url
+        self.spool = Spool(spool)
+        self._opened: Any = None
 
     def put_file(self, key: str, path: Path, *, media_type: str) -> None:
         """Move a complete file to `key`, durably and at once, replacing what was there. Raises StorageError."""
-        try:
-            obstore.put(self._store, str(_checked(key)), path, attributes={"Content-Type": media_type})
-        except (BaseError, OSError) as wrong:
-            raise StorageError(f"{key} could not be stored: {wrong}") from None
+        if not path.is_file():
+            raise StorageError(f"{key} could not be stored: there is no {path.name}")
+        self._put(key, path, media_type)
         path.unlink()
+
+    def put_stream(self, key: str, chunks: Iterator[bytes], *, media_type: str) -> None:
+        """Store what the iterator gives; when it raises nothing is stored, and its error comes through."""
+        raised: list[Exception] = []
+
+        def watched() -> Iterator[bytes]:
+            try:
+                yield from chunks
+            except Exception as wrong:
+                raised.append(wrong)
+                raise
+
+        try:
+            self._put(key, watched(), media_type)
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
+
+    def put_note(self, key: str, content: bytes) -> None:
+        """Store a small JSON text. Raises StorageError."""
+        self._put(key, content, "application/json")
+
+    def _put(self, key: str, content: Any, media_type: str) -> None:
+        try:
+            obstore.put(
+                self._store, str(_checked(key)), content, attributes={"Content-Type": media_type}, chunk_size=PART,
+                max_concurrency=PARTS_AT_ONCE,
+            )  # fmt: skip
+        except (BaseError, OSError) as wrong:
+            raise StorageError(f"{key} could not be stored: {_short(wrong)}") from None
 
     def head(self, key: str) -> Stored | None:
         """What is stored under the key; None when nothing is."""
@@ -73,7 +108,7 @@ class ArtifactStore:
         except FileNotFoundError:
             return None
         except BaseError as wrong:
-            raise StorageError(f"{key} could not be looked up: {wrong}") from None
+            raise StorageError(f"{key} could not be looked up: {_short(wrong)}") from None
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes from `start` up to, not including, `stop`, in chunks. Raises StorageError; FileNotFoundError."""
@@ -83,7 +118,7 @@ class ArtifactStore:
             for chunk in found.stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
         except BaseError as wrong:
-            raise StorageError(f"{key} could not be read: {wrong}") from None
+            raise StorageError(f"{key} could not be read: {_short(wrong)}") from None
 
     def delete(self, key: str) -> None:
         """Remove the object; it need not exist."""
@@ -92,7 +127,7 @@ class ArtifactStore:
         except FileNotFoundError:
             return
         except BaseError as wrong:
-            raise StorageError(f"{key} could not be deleted: {wrong}") from None
+            raise StorageError(f"{key} could not be deleted: {_short(wrong)}") from None
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
         """Everything under the prefix (whole path segments), partial files left out."""
@@ -114,21 +149,17 @@ class ArtifactStore:
         return self._opened
 
     def _open(self) -> Any:
-        return from_url(self._url)
+        return from_url(self.url)
 
 
 class FolderStore(ArtifactStore):
-    """A local folder. Partial files lie beside their destination, so that the last step is a rename."""
+    """A local folder. Partial files lie in a folder of their own in it, on the same disk."""
+
+    remote = False
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"file://{folder}", folder)
+        super().__init__(f"file://{folder}", folder / PARTIALS)
         self._folder = folder
-
-    @override
-    def partial(self, key: str, mark: str) -> Path:
-        place = self._folder / _checked(key)
-        _make_folder(place.parent)
-        return place.with_name(f".{place.name}.{_checked(mark)}{PARTIAL}")
 
     @override
     def put_file(self, key: str, path: Path, *, media_type: str) -> None:
@@ -142,6 +173,19 @@ class FolderStore(ArtifactStore):
             raise StorageError(f"{key} could not be stored: {wrong.strerror or wrong}") from wrong
 
     @override
+    def put_note(self, key: str, content: bytes) -> None:
+        place = self._folder / _checked(key)
+        aside = place.with_name(f".{place.name}.{os.getpid()}{PARTIAL}")
+        try:
+            _make_folder(place.parent)
+            aside.write_bytes(content)
+            _sync(aside)
+            aside.replace(place)
+        except OSError as wrong:
+            aside.unlink(missing_ok=True)
+            raise StorageError(f"{key} could not be stored: {wrong.strerror or wrong}") from wrong
+
+    @override
     def signed_url(self, key: str, seconds: float) -> str | None:
         return None
 
@@ -151,10 +195,15 @@ class FolderStore(ArtifactStore):
 
 
 def store_at(url: str, spool: Path) -> ArtifactStore:
-    """The store of a TRACKER_ARTIFACTS_URL. `spool` is the folder for partial files of object stores."""
+    """The store of a TRACKER_ARTIFACTS_URL without its query. `spool` is the folder for partial files of object stores."""
     if url.startswith("file://"):
         return FolderStore(Path(url.removeprefix("file://")))
     return ArtifactStore(url, spool)
+
+
+def _short(wrong: Exception) -> str:
+    # obstore explains itself over many lines, the request's address with its query among them.
+    return str(wrong).partition("\n")[0].partition("?")[0][:300]
 
 
 def _checked(key: str) -> PurePosixPath:

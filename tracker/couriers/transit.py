@@ -9,18 +9,18 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from tracker.couriers import sniff
+from tracker.couriers import checksums, sniff
 from tracker.errors import TrackerError
 from tracker.net.guard import Reply
 
 Code = Literal[
-    "expired_link", "too_large", "wrong_media", "truncated", "timeout", "too_slow", "disk_full",
+    "expired_link", "too_large", "wrong_media", "truncated", "corrupt", "timeout", "too_slow", "disk_full", "quota",
     "address", "dns", "connect", "tls", "protocol", "redirect", "http_status",
 ]  # fmt: skip
 
@@ -33,8 +33,8 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", r
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in total (None while unknown)."""
 
-Begun = Callable[["Partial"], None]
-"""Called before the first byte is written, if the file can be resumed: remember it, and a kill costs nothing."""
+Begun = Callable[["Partial | None"], None]
+"""Called before the first byte is written: remember it, and a kill costs nothing. None: this file cannot be gone on from, forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class Limits:
     """Seconds over which the speed is judged: shorter ones punish ordinary stalls."""
     silence: float = 30.0
     """Seconds without a single byte."""
+    reserve: int = RESERVE
+    """Bytes of disk that are left free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +111,53 @@ class Transit:
         self._done = 0
         self._total: int | None = None
         self._writing = False
+        self._promise: checksums.Promise | None = None
         self._etag: str | None = reply.headers.get("etag") or (begun.etag if begun else None)
 
     def run(self) -> Fetched:
         """Raises DownloadError for what is wrong with the file, NetError for the network, OSError for the disk."""
         start = self._start()
+        self._promise = checksums.promised(self._reply.headers, whole=start == 0)
         self._writing = True
         with self._into.open("r+b" if start else "wb") as file:
             if start:
                 self._take_over(file)
             self._check_size()
+            self._check_room()
             self._announce()
             if self._done != self._total or not start:
-                self._receive(file)
+                for chunk in self._received():
+                    file.write(chunk)
+        return self._finished()
+
+    def through(self, deliver: Callable[[str, Iterator[bytes]], None]) -> Fetched:
+        """The same without a file: `deliver` gets the media type and the bytes, whose iterator raises when they are not right."""
+        if self._start():
+            raise StartOverError("nothing was begun that could be gone on from")
+        self._promise = checksums.promised(self._reply.headers, whole=True)
+        self._check_size()
+        received = self._received()
+        first = [next(received, b"")]
+        while len(self._first) < sniff.ENOUGH and (more := next(received, b"")):
+            first.append(more)
+        fetched: list[Fetched] = []
+
+        def checked() -> Iterator[bytes]:
+            yield from first
+            yield from received
+            fetched.append(self._finished())
+
+        deliver(self._sniff(), checked())
+        return fetched[0]
+
+    def _finished(self) -> Fetched:
         kind = self._sniff()
         if self._total is not None and self._done != self._total:
             raise DownloadError("truncated", f"{self._done} of {self._total} bytes came")
+        if self._promise is not None and not self._promise.kept:
+            raise DownloadError(
+                "corrupt", f"the {self._promise.name} of what came is not the one that the server promised"
+            )
         self._tell()
         return Fetched(self._done, self._digest.hexdigest(), kind, self._etag, self._into)
 
@@ -162,31 +195,44 @@ class Transit:
 
     def _take_over(self, file: BinaryIO) -> None:
         while chunk := file.read(CHUNK):
-            self._digest.update(chunk)
+            self._hash(chunk)
             self._first = self._first or chunk[: sniff.ENOUGH]
             self._done += len(chunk)
+
+    def _hash(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        if self._promise is not None:
+            self._promise.update(chunk)
 
     def _check_size(self) -> None:
         expected = self._total or 0
         if expected > self._limits.most_bytes:
-            raise DownloadError("too_large", f"it has {expected} bytes; {self._limits.most_bytes} are allowed")
-        free = shutil.disk_usage(self._into.parent).free
-        if expected - self._done > free - RESERVE:
-            raise DownloadError("disk_full", f"it has {expected} bytes, and {free} are free below {self._into.parent}")
+            raise DownloadError("too_large", f"it has {expected:,} bytes; {self._limits.most_bytes:,} are allowed")
 
-    def _receive(self, file: BinaryIO) -> None:
+    def _check_room(self) -> None:
+        """What is not known to come yet is checked as it comes."""
+        left = max((self._total or 0) - self._done, 0)
+        free = shutil.disk_usage(self._into.parent).free
+        if left > free - self._limits.reserve:
+            raise DownloadError(
+                "disk_full", f"{left:,} bytes are to come, and {free:,} are free below {self._into.parent}"
+            )
+
+    def _received(self) -> Iterator[bytes]:
         pace = _Pace(self._limits)
         while chunk := self._reply.read(CHUNK):
-            file.write(chunk)
-            self._digest.update(chunk)
+            self._hash(chunk)
             self._done += len(chunk)
             if len(self._first) < sniff.ENOUGH:
                 self._first += chunk[: sniff.ENOUGH - len(self._first)]
                 if len(self._first) == sniff.ENOUGH:
                     self._sniff()
             if self._done > self._limits.most_bytes:
-                raise DownloadError("too_large", f"it has more than {self._limits.most_bytes} bytes")
+                raise DownloadError("too_large", f"it has more than {self._limits.most_bytes:,} bytes")
+            yield chunk
             if pace.told(len(chunk)):
+                if self._writing:
+                    self._check_room()
                 self._tell()
 
     def _identified(self) -> Partial | None:
@@ -194,9 +240,8 @@ class Transit:
         return Partial(self._into, self._etag, self._total) if self._etag and strong else None
 
     def _announce(self) -> None:
-        begun = self._identified()
-        if begun and self._watch.begun:
-            self._watch.begun(begun)
+        if self._watch.begun:
+            self._watch.begun(self._identified())
 
     def _sniff(self) -> str:
         if kind := sniff.media_type(self._first):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tracker.core.observation import Observation
 
@@ -72,3 +72,22 @@ class Provider(Protocol):
 
     def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:
         """Observations by task id. An id that is left out must be asked singly; None means that this relay has no batch path."""
+
+
+@runtime_checkable
+class KeyedFiles(Protocol):
+    """What a provider has besides, when its files are only given to those who show the account's key."""
+
+    def download_headers(self, account: Account, url: str) -> tuple[tuple[str, str], ...]:
+        """Headers for this link. They are only ever sent to the credential's own host."""
+
+
+@runtime_checkable
+class BetterLinks(Protocol):
+    """What a provider has besides, when a second question gives a better link than the answer does."""
+
+    def link_question(self, account: Account, subject: Subject, kind: str, answer: bytes) -> Question | None:
+        """What to ask for the link of this output; None when the answer has the best one already."""
+
+    def read_link(self, response: Response) -> str | None:
+        """The link, None when it is not to be had; never raises, whatever came."""

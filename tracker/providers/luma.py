@@ -74,6 +74,34 @@ class Luma:
                 seen.setdefault(task_id, read_generation(task_id, item))
         return seen
 
+    def link_question(self, account: Account, subject: Subject, kind: str, answer: bytes) -> Question | None:
+        """The page "link without watermark": worth asking where the answer has an empty `download_url` for the video."""
+        if kind != "video" or not _without_download_url(answer):
+            return None
+        asked = self.question(account, subject)
+        return replace(asked, url=f"{asked.url}/download_video_url")
+
+    def read_link(self, response: Response) -> str | None:
+        """`{"url": ...}`, bare or in an envelope."""
+        body = reading.answer(response)
+        found = [] if isinstance(body, Problem) else [*_values(_nodes(body), "url")]
+        return next((url for value in found if (url := fields.url(value)) is not None), None)
+
+
+def _nodes(body: Any) -> list[Node]:
+    return [fields.mapping(body), fields.mapping(fields.mapping(body).get("data"))]
+
+
+def _without_download_url(answer: bytes) -> bool:
+    try:
+        layers = _layers(orjson.loads(answer))
+    except orjson.JSONDecodeError:
+        return False
+    places = (place for node in layers for place in (node, node.get("artifact"), node.get("assets")))
+    videos = (fields.mapping(fields.mapping(place).get("video")) for place in places)
+    said = [video["download_url"] for video in videos if "download_url" in video]
+    return bool(said) and not any(fields.url(value) for value in said)
+
 
 def headers(account: Account) -> tuple[tuple[str, str], ...]:
     """The three headers that the page asks for; an account without a key sends none."""

@@ -1,230 +1,265 @@
-"""Keeping durable copies: claim an artifact, fetch it, store it whole under its final name, record. Provider links die within hours."""
+"""Keeping durable copies: claim what is due, fetch it, store it whole under its final name, record. Provider links die within hours.
+
+A worker may die at any byte: what a partial file is a part of stands in the database before its first byte is written.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from tracker import bell
 from tracker.core import backoff, ids
-from tracker.core.events import EventType
-from tracker.core.generation import Artifact, Generation
-from tracker.core.observation import Seen
-from tracker.core.urls import host_of
-from tracker.couriers.download import DownloadError, Fetched, Limits, Partial, download
+from tracker.couriers.download import DownloadError, Fetched, Limits, Partial, download, pass_through
 from tracker.couriers.store import ArtifactStore, StorageError
-from tracker.net.fetch import Ask, Fetcher
 from tracker.net.guard import GuardedSession
-from tracker.providers import REGISTRY
-from tracker.providers.base import Account, Response, Subject
-from tracker.services import steps
-from tracker.store import artifacts, credentials, db, generations, outbox, switches
+from tracker.services.job import ClaimLostError, Error, Job, Outcome
+from tracker.services.links import BusyError, Links
+from tracker.services.storing import Copies
+from tracker.store import artifacts, db, keeping, switches
 from tracker.store.artifacts import Wanted
 from tracker.store.db import Database, Transaction
-from tracker.store.vault import Vault
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 12
-"""Tries in a row without progress: with waits doubling from 5 s to an hour they span about half a day."""
-LONGEST_WAIT = 3600.0
-FOR_EVER = frozenset({"too_large", "wrong_media"})
-"""What another try would only find again."""
+AT_ONCE = 4
+"""Downloads under way in one process: hashing, reading and writing leave the interpreter's lock, so threads are enough."""
+SHIFT = 900.0
+"""Seconds that one task goes on claiming; then it rings for a successor and ends with its last download."""
+LOOK_AROUND = 1.0
+"""Seconds between two looks for more work, and for lost claims, while something is under way."""
 RENEW_EVERY = 2.0
 """Seconds between two signs of life in the database: the lease is 45 s, and people watch the progress."""
-EXTENSIONS = {
-    "video/mp4": "mp4", "video/quicktime": "mov", "video/webm": "webm", "audio/mpeg": "mp3", "audio/wav": "wav",
-    "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp",
-}  # fmt: skip
-
-
-class ClaimLostError(Exception):
-    """Another worker has this artifact now."""
+LONGEST_UPLOAD = 3600.0
+"""Seconds after the deadline of the download during which a claim is still renewed, for the way into the store."""
+ATTEMPTS = 12
+"""Tries in a row without progress: with waits doubling from 5 s to an hour they span about half a day."""
+FEWER = {"too_large": 1, "wrong_media": 6, "address": 4, "redirect": 4}
+"""Tries of what another try will hardly mend. An error page may go away, so it gets some."""
+LONGEST_WAIT = 3600.0
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+BUSY_WAIT = timedelta(seconds=2)
+NO_ROOM_WAIT = timedelta(minutes=1)
+"""For a file that does not fit while smaller ones do: no attempt is counted, because nothing was tried."""
 
 
 class Downloading:
-    """`session`, `fetcher` and `store` belong to this process."""
+    """`session` and `store` belong to this process; `at_once` bounds its threads."""
 
     def __init__(
-        self, database: Database, vault: Vault, bell_: bell.Bell, *, session: Callable[[], GuardedSession],
-        fetcher: Callable[[], Fetcher], store: ArtifactStore, base_url: str, limits: Limits | None = None,
+        self, database: Database, bell_: bell.Bell, *, session: Callable[[], GuardedSession], links: Links, store: ArtifactStore,
+        copies: Copies, limits: Limits | None = None, at_once: int = AT_ONCE,
     ) -> None:  # fmt: skip
-        self._database, self._vault, self._bell = database, vault, bell_
-        self._session, self._fetcher, self._store, self._base_url = session, fetcher, store, base_url
-        self._limits = limits or Limits()
+        self._database, self._bell, self._session = database, bell_, session
+        self._links, self._store, self._copies = links, store, copies
+        self._limits, self._at_once = limits or Limits(), at_once
+        self._threads: ThreadPoolExecutor | None = None
 
-    def fetch_one(self) -> bool:
-        """Fetch one artifact that is due; False when none was. Rings for a successor while there is more."""
+    def fetch_due(self, shift: float = SHIFT) -> int:
+        """Fetch what is due until nothing is, or the shift is over; returns how many tries were made."""
         self._bell.answered(bell.FETCH)
+        threads = self._threads = self._threads or ThreadPoolExecutor(self._at_once, "download")
+        flying: dict[Future[None], Job] = {}
+        ends, made, renewed = monotonic() + shift, 0, monotonic()
+        while True:
+            free = self._at_once - len(flying)
+            claimed = self._claim(free) if free and monotonic() < ends else []
+            if claimed and len(claimed) == free:
+                # There may be more than we took: another process may join.
+                self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="more is due")
+            flying |= {threads.submit(self._fetch, job): job for job in map(Job, claimed)}
+            if not flying:
+                break
+            ended, _ = wait(flying, timeout=LOOK_AROUND, return_when=FIRST_COMPLETED)
+            made += len(ended)
+            for future in ended:
+                del flying[future]
+                future.result()
+            if monotonic() - renewed >= RENEW_EVERY:
+                self._renew(list(flying.values()))
+                renewed = monotonic()
+        if monotonic() >= ends:
+            self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="the shift ended")
+        return made
+
+    def _claim(self, limit: int) -> list[Wanted]:
         with self._database.transaction() as tx:
             now = db.now(tx)
-            claimed = [] if "downloads" in switches.stopped(tx) else artifacts.claim(tx, now=now, limit=1)
-            more = bool(claimed) and artifacts.any_due(tx, now)
-        if not claimed:
-            return False
-        if more:
-            self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="more is due")
-        try:
-            self._fetch(claimed[0])
-        except ClaimLostError:
-            log.info(
-                "an artifact is fetched by another worker now",
-                extra={"generation": ids.public("gen", claimed[0].generation_id)},
-            )
-        with self._database.transaction() as tx:
-            if artifacts.any_due(tx, db.now(tx)):
-                self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="more is due")
-        return True
+            if "downloads" in switches.stopped(tx):
+                needed = switches.needed(tx, "downloads")
+                if needed is None or self._store.spool.free() < needed:
+                    return []
+                switches.resume(tx, "downloads")
+                log.warning("there is room again: downloads go on")
+            return artifacts.claim(tx, now=now, limit=limit)
 
-    def _fetch(self, wanted: Wanted) -> None:
-        began = monotonic()
-        stem = (
-            f"{wanted.project}/{wanted.provider}/{wanted.registered_at:%Y/%m}/{ids.public('gen', wanted.generation_id)}"
-            f"/{wanted.kind}-{wanted.index}"
-        )
-        try:
-            into = self._store.partial(stem, f"f{wanted.fence}")
-        except OSError as wrong:
-            self._failed(wanted, "storage", f"no place for the file: {wrong.strerror or wrong}")
+    def _renew(self, jobs: list[Job]) -> None:
+        """Keep the leases, and show how far each is."""
+        now = monotonic()
+        alive = [job for job in jobs if now - job.began < self._limits.deadline + LONGEST_UPLOAD]
+        if not alive:
             return
+        with self._database.transaction() as tx:
+            at = db.now(tx)
+            for job in sorted(alive, key=lambda job: (job.wanted.generation_id, job.wanted.kind, job.wanted.index)):
+                since, before = job.shown
+                speed = max(job.done - before, 0) / max(now - since, 1e-3)
+                job.shown = (now, job.done)
+                job.lost = not artifacts.renew(tx, job.wanted, now=at, bytes_done=job.done, bytes_per_second=speed)
+
+    def _fetch(self, job: Job) -> None:
+        wanted = job.wanted
         try:
-            fetched = self._download(wanted, into)
-            key = f"{stem}.{EXTENSIONS.get(fetched.media_type, 'bin')}"
-            self._store.put_file(key, fetched.path, media_type=fetched.media_type)
+            with self._place(wanted) as (name, into):
+                try:
+                    self._carry(job, name, into)
+                finally:
+                    if into.is_file() and not into.stat().st_size:
+                        into.unlink()
+        except ClaimLostError:
+            log.info("%s is fetched by another worker now", wanted.name, extra=_about(wanted))
+        except BusyError:
+            self._later(job, BUSY_WAIT)
         except DownloadError as wrong:
-            into.unlink(missing_ok=True)
-            self._failed(wanted, wrong.code, str(wrong))
-        except (StorageError, OSError) as wrong:
-            into.unlink(missing_ok=True)
-            self._failed(wanted, "storage", str(wrong))
-        except BaseException:
-            into.unlink(missing_ok=True)
-            raise
-        else:
-            self._stored(wanted, fetched, key, monotonic() - began)
+            self._failed(job, wrong.code, str(wrong), wrong.partial)
+        except StorageError as wrong:
+            # On the way straight through: nothing is left to go on from.
+            self._failed(job, "storage", str(wrong), None)
+        except Exception as wrong:
+            # Of our own making; the others in this process go on.
+            log.exception("%s could not be kept", wanted.name, extra=_about(wanted))
+            self._failed(job, "internal", type(wrong).__name__, None)
 
-    def _download(self, wanted: Wanted, into: Any) -> Fetched:
-        last = [monotonic() - RENEW_EVERY, 0.0]
+    @contextlib.contextmanager
+    def _place(self, wanted: Wanted) -> Iterator[tuple[str, Path]]:
+        """The partial file to go on from, or a new one where it is written by somebody else or was never begun."""
+        new = f".{ids.public('gen', wanted.generation_id)}-{wanted.name}.{wanted.fence}.part"
+        with contextlib.ExitStack() as stack:
+            for name in (wanted.partial or new, new):
+                into = stack.enter_context(self._store.spool.held(name))
+                if into is not None:
+                    yield name, into
+                    return
+            raise ClaimLostError
 
-        def progress(done: int, _total: int | None) -> None:
-            at = monotonic()
-            if at - last[0] < RENEW_EVERY:
-                return
-            speed = (done - last[1]) / max(at - last[0], 1e-3)
-            last[:] = [at, done]
+    def _carry(self, job: Job, name: str, into: Path) -> None:
+        """Fetch and store, asking once for a fresh link where the stored one has ended."""
+        wanted, url = job.wanted, self._links.ready(job.wanted)
+        resume = Partial(into, wanted.etag, wanted.size) if wanted.partial == name and wanted.etag else None
+        job.resumed = job.done = resume.size if resume else 0
+        try:
+            self._attempt(job, url, name, into, resume)
+        except DownloadError as wrong:
+            fresh = self._links.fresh(wanted, url) if wrong.code == "expired_link" else None
+            if fresh is None:
+                raise
+            self._attempt(job, fresh, name, into, wrong.partial)
+
+    def _attempt(self, job: Job, url: str, name: str, into: Path, resume: Partial | None) -> None:
+        wanted, headers = job.wanted, self._links.headers(job.wanted, url)
+
+        def begun(partial: Partial | None) -> None:
+            etag, size = (partial.etag, partial.total) if partial else (None, None)
             with self._database.transaction() as tx:
-                if not artifacts.renew(tx, wanted, now=db.now(tx), bytes_done=done, bytes_per_second=speed):
+                if not artifacts.begun(tx, wanted, partial=name if partial else None, etag=etag, size=size):
                     raise ClaimLostError
+                if size is not None:
+                    _take_room(tx, wanted, size)
 
-        resume: Partial | None = None
-        return download(self._session(), wanted.source_url, into, resume=resume, limits=self._limits, progress=progress)
+        try:
+            fetched = download(
+                self._session(), url, into, resume=resume, headers=headers, limits=self._limits, progress=job.progress,
+                begun=begun,
+            )  # fmt: skip
+        except DownloadError as wrong:
+            if wrong.code != "disk_full" or not self._store.remote:
+                raise
+            self._straight_through(job, url, headers, into)
+        else:
+            self._keep(job, fetched, url)
 
-    def _stored(self, wanted: Wanted, fetched: Fetched, key: str, seconds: float) -> None:
-        with self._database.transaction() as tx:
-            g, now = self._locked(tx, wanted), db.now(tx)
-            if g is None or not artifacts.stored(
-                tx, wanted, object_key=key, size=fetched.size, sha256=fetched.sha256, media_type=fetched.media_type,
-                etag=fetched.etag, now=now, seconds=seconds,
-            ):  # fmt: skip
-                made = -1
-            else:
-                made = self._tell(tx, g, wanted, EventType.ARTIFACT_STORED, now)
-        if made < 0 and g is None:
-            self._store.delete(key)  # the generation was deleted meanwhile
-        self._after(wanted, made)
+    def _keep(self, job: Job, fetched: Fetched, url: str) -> None:
+        if job.lost:
+            raise ClaimLostError
+        try:
+            with self._database.transaction() as tx:
+                _take_room(tx, job.wanted, fetched.size)
+            self._copies.keep(job.wanted, fetched, url, monotonic() - job.began)
+        except (StorageError, DownloadError) as wrong:
+            # What was fetched stays, so that only the way into the store is tried again.
+            strong = fetched.etag and not fetched.etag.startswith("W/")
+            partial = Partial(fetched.path, fetched.etag, fetched.size) if fetched.etag and strong else None
+            if partial is None:
+                fetched.path.unlink(missing_ok=True)
+            full = isinstance(wrong.__cause__, OSError) and wrong.__cause__.errno in FULL
+            self._failed(job, "disk_full" if full else wrong.code, str(wrong), partial)
 
-    def _failed(self, wanted: Wanted, code: str, message: str) -> None:
-        error = {"code": code, "message": message[:500].replace("\0", "")}
-        url, refreshed = self._fresh_link(wanted) if code == "expired_link" else (wanted.source_url, wanted.refreshed)
-        over = code in FOR_EVER or wanted.attempts + 1 >= ATTEMPTS
-        made = 0
-        with self._database.transaction() as tx:
-            g, now = self._locked(tx, wanted), db.now(tx)
-            if g is None:
-                return
-            if not over:
-                wait = 0.0 if url != wanted.source_url else self._wait(wanted.attempts + 1)
-                due_at = now + timedelta(seconds=wait)
-                artifacts.retry(tx, wanted, due_at=due_at, error=error, source_url=url, refreshed=refreshed)
-            elif artifacts.failed(tx, wanted, error=error):
-                made = self._tell(tx, g, wanted, EventType.ARTIFACT_FAILED, now)
-        log.warning(
-            "%s-%s: %s: %s",
-            wanted.kind,
-            wanted.index,
-            code,
-            message,
-            extra={"generation": ids.public("gen", wanted.generation_id)},
+    def _straight_through(self, job: Job, url: str, headers: dict[str, str], into: Path) -> None:
+        """Into the object store without a file, for what the disk has no room for; nothing of it can be gone on from."""
+        into.unlink(missing_ok=True)
+        wanted = job.wanted
+
+        def deliver(media_type: str, chunks: Iterator[bytes]) -> None:
+            self._copies.pass_on(wanted, media_type, chunks)
+
+        fetched: Fetched = pass_through(
+            self._session(), url, into, deliver, headers=headers, limits=self._limits, progress=job.progress
         )
-        self._after(wanted, made)
+        self._copies.passed_on(wanted, fetched, url, monotonic() - job.began)
 
-    @staticmethod
-    def _wait(failures: int) -> float:
-        return backoff.after_failures(failures, LONGEST_WAIT, random.random(), first=5.0)  # noqa: S311 - spreads retries
+    def _failed(self, job: Job, code: str, message: str, partial: Partial | None) -> None:
+        wanted, kept = job.wanted, partial.size if partial else 0
+        error = {"code": code, "message": message[:500].replace("\0", "")}
+        log.warning("%s: %s: %s", wanted.name, code, message, extra=_about(wanted))
+        if code == "disk_full":
+            self._no_room(job, error, partial)
+            return
+        attempts = 0 if kept > job.resumed else wanted.attempts + 1
+        if attempts >= FEWER.get(code, ATTEMPTS):
+            self._copies.give_up(wanted, error)
+            return
+        wait_ = backoff.after_failures(max(attempts, 1), LONGEST_WAIT, random.random(), first=5.0)  # noqa: S311 - spreads retries
+        self._later(job, timedelta(seconds=wait_), Outcome(error, attempts, partial))
 
-    def _after(self, wanted: Wanted, made: int) -> None:
-        if made > 0:
-            self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{made} deliveries")
+    def _no_room(self, job: Job, error: Error, partial: Partial | None) -> None:
+        """Stop all downloads while the disk is full: trying again would only keep it so."""
+        spool, needed = self._store.spool, 2 * self._limits.reserve
+        free = spool.free()
+        if free < needed:
+            reason = (
+                f"the disk is full: {free:,} bytes are free below {spool.folder}, and {needed:,} are needed to go on"
+            )
+            with self._database.transaction() as tx:
+                if switches.stop_until_free(tx, "downloads", reason, needed, db.now(tx)):
+                    log.error("downloads are stopped: %s", reason)
+        # No attempt is counted, because nothing was tried.
+        self._later(job, NO_ROOM_WAIT if free >= needed else timedelta(0), Outcome(error, job.wanted.attempts, partial))
+
+    def _later(self, job: Job, wait_: timedelta, outcome: Outcome | None = None) -> None:
+        """Due again after `wait_`; without an outcome nothing was tried, and what was there stays."""
+        wanted = job.wanted
+        with self._database.transaction() as tx:
+            if outcome is not None and outcome.partial is None:
+                artifacts.begun(tx, wanted, partial=None, etag=None, size=None)
+            artifacts.retry(
+                tx, wanted, due_at=db.now(tx) + wait_, error=outcome.error if outcome else None,
+                attempts=outcome.attempts if outcome else wanted.attempts,
+                bytes_done=(outcome.partial.size if outcome.partial else 0) if outcome else job.done,
+            )  # fmt: skip
         self._bell.changed([str(wanted.generation_id)])
 
-    @staticmethod
-    def _locked(tx: Transaction, wanted: Wanted) -> Generation | None:
-        # The generation before its artifacts: the same order as everywhere.
-        locked = generations.lock(tx, [wanted.generation_id])
-        return locked[0] if locked else None
 
-    def _tell(self, tx: Transaction, g: Generation, wanted: Wanted, type_: EventType, now: datetime) -> int:
-        """The event of this copy, and `artifacts.done` once the last wanted one is stored or failed."""
-        copies = artifacts.of_generations(tx, [g.id]).get(g.id, ())
-        this = next(a for a in copies if (a.kind, a.index) == (wanted.kind, wanted.index))
-        taken = [self._step(type_, replace(g, artifacts=copies), this, now)]
-        if all(a.state != "pending" for a in copies):
-            taken.append(self._step(EventType.ARTIFACTS_DONE, taken[0].generation, None, now))
-        generations.rewrite(tx, [taken[-1].generation], now)
-        return outbox.publish(tx, [(step.event, step.generation) for step in taken if step.event], now)
-
-    def _step(self, type_: EventType, g: Generation, artifact: Artifact | None, now: datetime) -> steps.Step:
-        return steps.of_artifact(type_, g, artifact, now, self._base_url)
-
-    def _fresh_link(self, wanted: Wanted) -> tuple[str, int]:
-        """The provider's present link for this output; the old one when it gives no other. Once per try."""
-        with self._database.transaction() as tx:
-            credential = credentials.by_id(tx, [wanted.credential_id]).get(wanted.credential_id)
-            at = db.now(tx)
-        if credential is None:
-            return wanted.source_url, wanted.refreshed
-        provider = REGISTRY[wanted.provider]
-        key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
-        account = Account(credential.base_url or provider.default_base_url, key)
-        subject = Subject(wanted.task_id, wanted.task_kind)
-        question = provider.question(account, subject)
-        ask = Ask(
-            key=None, method=question.method, url=question.url, headers=question.headers, body=question.body,
-            host_allowed=host_of(account.base_url),
-        )  # fmt: skip
-        for (answer,) in self._fetcher().fetch([ask]):
-            seen = provider.read(
-                subject, Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
-            )
-            for output in seen.outputs if isinstance(seen, Seen) else ():
-                if (output.kind, output.index) == (wanted.kind, wanted.index):
-                    return output.url, wanted.refreshed + 1
-        return wanted.source_url, wanted.refreshed + 1
+def _take_room(tx: Transaction, wanted: Wanted, size: int) -> None:
+    if not keeping.take_room(tx, wanted, size):
+        raise DownloadError("quota", f"it has {size:,} bytes, and the project's quota has no room for them")
 
 
-def remover(store: ArtifactStore) -> Callable[[Any], None]:
-    """Deletes stored copies by key; what cannot be deleted now is left to the sweep."""
-
-    def remove(keys: Any) -> None:
-        for key in keys:
-            try:
-                store.delete(key)
-            except StorageError as wrong:
-                log.warning("%s", wrong)
-
-    return remove
+def _about(wanted: Wanted) -> dict[str, str]:
+    return {"generation": ids.public("gen", wanted.generation_id)}

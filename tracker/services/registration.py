@@ -16,7 +16,7 @@ from tracker.core.urls import host_of
 from tracker.errors import ConflictError, FieldProblem, InvalidError, TrackerError
 from tracker.services import steps
 from tracker.services.forms import RegistrationForm
-from tracker.store import clocks, credentials, db, endpoints, generations, outbox, schedule
+from tracker.store import clocks, credentials, db, endpoints, generations, keeping, outbox, schedule
 from tracker.store.clocks import Learned
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
@@ -59,6 +59,8 @@ class _Found:
 
     receivers: dict[str, int]
     clocks: dict[tuple[str, str], Learned]
+    download: tuple[str, ...] | None
+    """What the project keeps where a registration does not say."""
 
 
 class Registration:
@@ -125,6 +127,7 @@ class Registration:
             clocks=clocks.ensure(
                 tx, {wish.clock for wish in wishes}, "waiting", price=self._price, longest=self._longest
             ),
+            download=keeping.rules(tx, project_id).download,
         )
 
     @staticmethod
@@ -187,7 +190,7 @@ class Registration:
             tags=tuple(form.tags),
             webhook_events=None if form.events is None else tuple(form.events),
             webhook_receiver_id=None if form.webhook_url is None else found.receivers[host_of(form.webhook_url)],
-            download=form.wished,
+            download=found.download if form.download is None else form.wished,
             next_poll_at=now + self._first_wait(form, learned, now - clock_from),
             clock_id=learned.id,
             clock_from=clock_from,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,14 +11,20 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
+from tracker.core import links
 from tracker.core.generation import KINDS, Artifact, Output
 from tracker.store.db import Transaction
 
 LEASE = timedelta(seconds=45)
-"""Renewed while bytes flow. A lapsed lease is no attempt: the row is due again at once."""
+"""Renewed while the work goes on. A lapsed lease is no attempt: the row is due again at once."""
+USUAL_LIFE = timedelta(hours=24)
+"""How long a link is thought to live when its query does not tell: what most providers promise."""
+ASKING = timedelta(seconds=90)
+"""How long one worker's question for fresh links keeps the others of the same generation from asking too."""
 
 
-def _artifact(row: Any) -> Artifact:
+def artifact_of(row: Any) -> Artifact:
+    """The part of a row that people read."""
     return Artifact(**{name: getattr(row, name) for name in Artifact.__dataclass_fields__})
 
 
@@ -33,7 +39,7 @@ def of_generations(tx: Transaction, generation_ids: Iterable[UUID]) -> dict[UUID
         {"ids": list(generation_ids), "kinds": list(KINDS)},
     )
     for row in rows:
-        found.setdefault(row.generation_id, []).append(_artifact(row))
+        found.setdefault(row.generation_id, []).append(artifact_of(row))
     return {key: tuple(artifacts) for key, artifacts in found.items()}
 
 
@@ -52,20 +58,26 @@ def wish(tx: Transaction, *, project_id: UUID, generation_id: UUID, outputs: Seq
         made = tx.execute(
             text(
                 """
-                INSERT INTO artifacts (generation_id, kind, index, project_id, source_url, due_at, created_at)
-                VALUES (:generation_id, :kind, :index, :project_id, :url, :now, :now)
+                INSERT INTO artifacts (generation_id, kind, index, project_id, source_url, due_at, fetch_by, created_at)
+                VALUES (:generation_id, :kind, :index, :project_id, :url, :now, :fetch_by, :now)
                 ON CONFLICT (generation_id, kind, index) DO UPDATE
                    SET state = 'pending', source_url = excluded.source_url, due_at = excluded.due_at, error = NULL, attempts = 0,
-                       refreshed = 0
+                       refreshed = 0, fetch_by = excluded.fetch_by, object_key = NULL, size = NULL, bytes_done = 0,
+                       bytes_per_second = NULL, sha256 = NULL, media_type = NULL, etag = NULL, partial = NULL,
+                       stored_at = NULL
                  WHERE artifacts.state = 'failed'"""
             ),
             {
                 "generation_id": generation_id, "kind": output.kind, "index": output.index, "project_id": project_id,
-                "url": output.url, "now": now,
+                "url": output.url, "now": now, "fetch_by": _fetch_by(output.url, now),
             },
         )  # fmt: skip
         wished += made.rowcount
     return wished
+
+
+def _fetch_by(url: str, now: datetime) -> datetime:
+    return links.expires_at(url) or now + USUAL_LIFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +99,37 @@ class Wanted:
     refreshed: int
     fence: int
     etag: str | None
+    size: int | None
+    """Together with `etag` and `partial`, what the file on disk is a part of."""
+    partial: str | None
+    fetch_by: datetime
+    now: datetime
+
+    @property
+    def name(self) -> str:
+        """As people and files call it, such as `video-0`."""
+        return f"{self.kind}-{self.index}"
 
 
 def claim(tx: Transaction, *, now: datetime, limit: int) -> list[Wanted]:
-    """Claim up to `limit` due artifacts, under a lease."""
+    """Claim up to `limit` due artifacts under a lease, those whose links end first before all others."""
     claimed = tx.execute(
         text(
             """
             WITH due AS MATERIALIZED (
                 SELECT a.generation_id, a.kind, a.index FROM artifacts a WHERE a.state = 'pending' AND a.due_at <= :now
-                 ORDER BY a.due_at LIMIT :n FOR UPDATE SKIP LOCKED)
+                 ORDER BY a.fetch_by LIMIT :n FOR UPDATE SKIP LOCKED)
             UPDATE artifacts a SET due_at = :lease, lease_until = :lease, fence = a.fence + 1
               FROM due, generations g, projects p
              WHERE a.generation_id = due.generation_id AND a.kind = due.kind AND a.index = due.index
                AND g.id = a.generation_id AND p.id = a.project_id
             RETURNING a.generation_id, a.kind, a.index, a.project_id, p.name AS project, g.provider, g.credential_id, g.task_id,
-                      g.kind AS task_kind, g.registered_at, a.source_url, a.attempts, a.refreshed, a.fence, a.etag"""
+                      g.kind AS task_kind, g.registered_at, a.source_url, a.attempts, a.refreshed, a.fence, a.etag, a.size,
+                      a.partial, a.fetch_by, CAST(:now AS timestamptz)"""
         ),
         {"now": now, "n": limit, "lease": now + LEASE},
     )
-    return [Wanted(*row) for row in claimed]
+    return sorted((Wanted(*row) for row in claimed), key=lambda wanted: wanted.fetch_by)
 
 
 def any_due(tx: Transaction, now: datetime) -> bool:
@@ -137,21 +160,64 @@ def renew(tx: Transaction, wanted: Wanted, *, now: datetime, bytes_done: int, by
     return kept.rowcount > 0
 
 
+def begun(tx: Transaction, wanted: Wanted, *, partial: str | None, etag: str | None, size: int | None) -> bool:
+    """Remember what the partial file is a part of (None: there is nothing to go on from); False when the claim was lost."""
+    kept = tx.execute(
+        text(f"UPDATE artifacts SET partial = :partial, etag = :etag, size = :size WHERE {_KEY}"),
+        {**_key(wanted), "partial": partial, "etag": etag, "size": size},
+    )
+    return kept.rowcount > 0
+
+
 def retry(
-    tx: Transaction, wanted: Wanted, *, due_at: datetime, error: dict[str, Any], source_url: str, refreshed: int
+    tx: Transaction, wanted: Wanted, *, due_at: datetime, error: dict[str, Any] | None, attempts: int, bytes_done: int
 ) -> bool:
-    """It failed and will be tried again; False when the claim was lost."""
+    """It will be tried again, after `attempts` tries without progress; False when the claim was lost."""
     kept = tx.execute(
         text(
-            "UPDATE artifacts SET due_at = :due_at, lease_until = NULL, attempts = attempts + 1, error = CAST(:error AS jsonb),"
-            f" source_url = :source_url, refreshed = :refreshed WHERE {_KEY}"
+            "UPDATE artifacts SET due_at = :due_at, lease_until = NULL, attempts = :attempts, bytes_done = :done,"
+            f" bytes_per_second = NULL, error = coalesce(CAST(:error AS jsonb), error) WHERE {_KEY}"
         ),
         {
-            **_key(wanted), "due_at": due_at, "error": orjson.dumps(error).decode(), "source_url": source_url,
-            "refreshed": refreshed,
+            **_key(wanted), "due_at": due_at, "error": orjson.dumps(error).decode() if error else None,
+            "attempts": attempts, "done": bytes_done,
         },
     )  # fmt: skip
     return kept.rowcount > 0
+
+
+def ask_alone(tx: Transaction, wanted: Wanted, now: datetime) -> bool:
+    """Take the right to ask for this generation's links; False while another worker has it."""
+    rows = tx.execute(
+        text("SELECT asked_at FROM artifacts WHERE generation_id = :id ORDER BY kind, index FOR UPDATE"),
+        {"id": wanted.generation_id},
+    )
+    if any(row.asked_at is not None and row.asked_at > now - ASKING for row in rows.all()):
+        return False
+    tx.execute(text(f"UPDATE artifacts SET asked_at = :now WHERE {_KEY}"), {**_key(wanted), "now": now})
+    return True
+
+
+def link_of(tx: Transaction, wanted: Wanted) -> str:
+    """The link as it is stored now: another worker may have brought a fresh one."""
+    found = tx.execute(text(f"SELECT source_url FROM artifacts WHERE {_KEY}"), _key(wanted)).scalar_one_or_none()
+    return wanted.source_url if found is None else str(found)
+
+
+def fresh_links(tx: Transaction, wanted: Wanted, found: Mapping[tuple[str, int], str], now: datetime) -> None:
+    """Store what the provider gives now for every pending copy of the generation, and give back the right to ask."""
+    for (kind, index), url in sorted(found.items()):
+        tx.execute(
+            text(
+                "UPDATE artifacts SET source_url = :url, fetch_by = :fetch_by, refreshed = refreshed + 1"
+                " WHERE generation_id = :id AND kind = :kind AND index = :index AND state = 'pending'"
+            ),
+            {"id": wanted.generation_id, "kind": kind, "index": index, "url": url, "fetch_by": _fetch_by(url, now)},
+        )
+    tx.execute(
+        text("UPDATE artifacts SET asked_at = NULL WHERE generation_id = :id AND asked_at IS NOT NULL"),
+        {"id": wanted.generation_id},
+    )
 
 
 def stored(
@@ -163,7 +229,7 @@ def stored(
         text(
             "UPDATE artifacts SET state = 'stored', due_at = NULL, lease_until = NULL, object_key = :object_key, size = :size,"
             " bytes_done = :size, bytes_per_second = :speed, sha256 = :sha256, media_type = :media_type, etag = :etag,"
-            f" stored_at = :now, error = NULL, attempts = attempts + 1 WHERE {_KEY}"
+            f" stored_at = :now, error = NULL, partial = NULL, attempts = attempts + 1 WHERE {_KEY}"
         ),
         {
             **_key(wanted), "object_key": object_key, "size": size, "sha256": sha256, "media_type": media_type, "etag": etag,
@@ -177,8 +243,8 @@ def failed(tx: Transaction, wanted: Wanted, *, error: dict[str, Any]) -> bool:
     """It will not be tried again; False when the claim was lost."""
     kept = tx.execute(
         text(
-            "UPDATE artifacts SET state = 'failed', due_at = NULL, lease_until = NULL, attempts = attempts + 1,"
-            f" error = CAST(:error AS jsonb) WHERE {_KEY}"
+            "UPDATE artifacts SET state = 'failed', due_at = NULL, lease_until = NULL, attempts = attempts + 1, partial = NULL,"
+            f" bytes_per_second = NULL, error = CAST(:error AS jsonb) WHERE {_KEY}"
         ),
         {**_key(wanted), "error": orjson.dumps(error).decode()},
     )

@@ -15,14 +15,33 @@ def stopped(tx: Transaction) -> dict[str, str]:
 
 
 def stop(tx: Transaction, name: str, reason: str, now: datetime) -> None:
-    """Stop one kind of work."""
+    """Stop one kind of work, until an operator lets it go on."""
     tx.execute(
         text(
             "INSERT INTO switches (name, reason, at) VALUES (:name, :reason, :now)"
-            " ON CONFLICT (name) DO UPDATE SET reason = excluded.reason"
+            " ON CONFLICT (name) DO UPDATE SET reason = excluded.reason, needed = NULL"
         ),
         {"name": name, "reason": reason, "now": now},
     )
+
+
+def stop_until_free(tx: Transaction, name: str, reason: str, needed: int, now: datetime) -> bool:
+    """Stop one kind of work until `needed` bytes of disk are free; False when it was stopped already."""
+    made = tx.execute(
+        text(
+            "INSERT INTO switches (name, reason, at, needed) VALUES (:name, :reason, :now, :needed) ON CONFLICT (name) DO NOTHING"
+        ),
+        {"name": name, "reason": reason, "now": now, "needed": needed},
+    )
+    return made.rowcount > 0
+
+
+def needed(tx: Transaction, name: str) -> int | None:
+    """The bytes of disk that this work waits for; None when it is not stopped, or waits for an operator."""
+    found: int | None = tx.execute(
+        text("SELECT needed FROM switches WHERE name = :name"), {"name": name}
+    ).scalar_one_or_none()
+    return found
 
 
 def resume(tx: Transaction, name: str) -> bool:

@@ -56,6 +56,11 @@ projects = Table(
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_at", Time, nullable=False, server_default=NOW),
+    # Copies: kinds kept where a registration says nothing ({}: all, null: none), and the bounds of what is kept.
+    Column("download", ARRAY(Text)),
+    Column("keep_for", Interval),
+    Column("keep_bytes", BigInteger),
+    Column("quota_bytes", BigInteger),
     # A project is addressed by its name.
     UniqueConstraint("name", name="name_unique"),
 )
@@ -440,8 +445,14 @@ artifacts = Table(
     Column("sha256", Text),
     Column("media_type", Text),
     Column("etag", Text),
+    # Which partial file belongs to `etag` and `size` while it is pending; null when a try must begin at the first byte.
+    Column("partial", Text),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     Column("refreshed", SmallInteger, nullable=False, server_default="0"),
+    # When the link is thought to end: the order in which copies are fetched.
+    Column("fetch_by", Time, nullable=False),
+    # Since when a worker asks the provider for fresh links of this generation.
+    Column("asked_at", Time),
     Column("error", JSONB),
     Column("due_at", Time),
     Column("lease_until", Time),
@@ -457,6 +468,9 @@ artifacts = Table(
     ),
     CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due_while_pending"),
     Index("artifacts_due", "due_at", postgresql_where=text("state = 'pending'")),
+    Index("artifacts_order", "fetch_by", postgresql_where=text("state = 'pending'")),
+    Index("artifacts_kept", "project_id", "stored_at", postgresql_where=text("state = 'stored'")),
+    Index("artifacts_object", "object_key", postgresql_where=text("object_key IS NOT NULL")),
 )
 
 idempotency_keys = Table(
@@ -486,6 +500,8 @@ switches = Table(
     Column("name", Text, primary_key=True),
     Column("reason", Text, nullable=False, server_default=""),
     Column("at", Time, nullable=False, server_default=NOW),
+    # Bytes that must be free before it goes on by itself; null where only an operator lets it go on.
+    Column("needed", BigInteger),
     # An operator stops one kind of work for the whole installation; a row here means stopped.
     CheckConstraint(_words("name", "polls", "webhooks", "downloads"), name="name_known"),
 )

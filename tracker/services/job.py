@@ -1,0 +1,44 @@
+"""One download under way, as its thread and the one that renews its claim both see it. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import monotonic
+
+from tracker.couriers.download import Partial
+from tracker.store.artifacts import Wanted
+
+
+class ClaimLostError(Exception):
+    """Another worker has this artifact now."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One download under way. `done` is written by its thread, `lost` by the one that renews."""
+
+    wanted: Wanted
+    began: float = field(default_factory=monotonic)
+    done: int = 0
+    shown: tuple[float, int] = field(default_factory=lambda: (monotonic(), 0))
+    lost: bool = False
+    resumed: int = 0
+    """Bytes that were there when this try began: more at its end is progress."""
+
+    def progress(self, done: int, _total: int | None) -> None:
+        self.done = done
+        if self.lost:
+            raise ClaimLostError
+
+
+Error = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a try ended that will be followed by another."""
+
+    error: Error
+    attempts: int
+    """Tries in a row without progress, this one included."""
+    partial: Partial | None
