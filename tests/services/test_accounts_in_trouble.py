@@ -56,7 +56,9 @@ def test_one_generation_refused_three_times_pauses_when_it_is_alone(place: Place
 def test_the_word_of_one_among_many_is_not_enough(place: Place, relay: Relay) -> None:
     for i in range(4):
         relay.says(f"fine-{i}", "pending")
-        place.register(f"fine-{i}", submitted_at=place.now() - timedelta(seconds=1), poll_price=3600, poll_longest=86400)
+        place.register(
+            f"fine-{i}", submitted_at=place.now() - timedelta(seconds=1), poll_price=3600, poll_longest=86400
+        )
     _refused(place, relay, 1)
     place.run(MINUTE)
     assert place.rows("SELECT failures FROM polls WHERE failures > 3"), "refused again and again"
@@ -180,7 +182,10 @@ def test_a_new_base_url_needs_force_while_generations_are_pending(place: Place, 
         place.services.credentials.put(place.project, "default", elsewhere)
     assert caught.value.count == 1
     place.services.credentials.put(place.project, "default", CredentialForm(base_url=relay.url + "/"))
-    assert place.services.credentials.put(place.project, "default", elsewhere, force=True).base_url == "https://example.com"
+    assert (
+        place.services.credentials.put(place.project, "default", elsewhere, force=True).base_url
+        == "https://example.com"
+    )
 
 
 def test_a_put_without_the_key_keeps_it(place: Place) -> None:
@@ -193,14 +198,20 @@ def test_a_put_without_the_key_keeps_it(place: Place) -> None:
 def test_the_environment_gives_one_default_for_each_provider(place: Place) -> None:
     services = place.services
     accounts = {"luma-official": Account(api_key="a"), "luma": Account(base_url="https://example.com", api_key="b")}
-    services.credentials.sync_environment(place.project, services.settings.changed(accounts=accounts), "http://127.0.0.1:9")
-    services.credentials.sync_environment(place.project, services.settings.changed(accounts=accounts), "http://127.0.0.1:9")
+    services.credentials.sync_environment(
+        place.project, services.settings.changed(accounts=accounts), "http://127.0.0.1:9"
+    )
+    services.credentials.sync_environment(
+        place.project, services.settings.changed(accounts=accounts), "http://127.0.0.1:9"
+    )
     found = [(c.name, c.environment_provider) for c in services.credentials.all(place.project)]
     assert found == [("default", None), ("default", "luma"), ("default", "luma-official"), ("simulator", "luma")]
     official = services.registration.register(place.project, RegistrationForm(provider="luma-official", task_id="t"))
     assert official.generation.credential_id == services.credentials.all(place.project)[2].id
     mine = services.registration.register(place.project, RegistrationForm(provider="luma", task_id="t"))
-    assert mine.generation.credential_id == services.credentials.all(place.project)[0].id, "what was stored by hand comes first"
+    assert mine.generation.credential_id == services.credentials.all(place.project)[0].id, (
+        "what was stored by hand comes first"
+    )
 
 
 def test_without_any_key_the_simulator_serves(place: Place) -> None:
@@ -223,7 +234,9 @@ def test_a_callback_makes_the_poll_happen_now_and_is_never_trusted(place: Place,
     g = place.register("task-77")
     place.poll()
     token = _account(place).callback_token
-    place.services.credentials.callback("luma", token, b'{"data": {"nested": [{"id": "task-77", "state": "completed"}]}}')
+    place.services.credentials.callback(
+        "luma", token, b'{"data": {"nested": [{"id": "task-77", "state": "completed"}]}}'
+    )
     assert place.poll() == 1
     assert place.get(g).state == "processing"
     for body in (b"", b"not json", b"[" * 100_000, b'{"id": "unknown-task"}', b'"\\u0000task"'):
@@ -235,7 +248,9 @@ def test_a_callback_makes_the_poll_happen_now_and_is_never_trusted(place: Place,
 
 def test_what_cannot_be_decrypted_is_a_problem_of_that_account_alone(place: Place, relay: Relay) -> None:
     relay.says("t", "processing")
-    place.services.credentials.put(place.project, "other", CredentialForm(providers=["luma"], base_url=relay.url, api_key="x"))
+    place.services.credentials.put(
+        place.project, "other", CredentialForm(providers=["luma"], base_url=relay.url, api_key="x")
+    )
     place.change("UPDATE credentials SET api_key = 'garbage' WHERE name = 'default'")
     broken, fine = place.register("t"), place.register("t", credential="other")
     place.poll()

@@ -38,7 +38,18 @@ def _created(outcome: Registered | TrackerError) -> bool | str:
 def test_every_field_is_stored_as_it_was_sent(place: Place) -> None:
     made = _register(place, **FULL).generation
     stored = place.get(made)
-    same = ("webhook_url", "webhook_events", "download", "metadata", "tags", "kind", "model", "timeout", "submitted_at", "timeout_at")
+    same = (
+        "webhook_url",
+        "webhook_events",
+        "download",
+        "metadata",
+        "tags",
+        "kind",
+        "model",
+        "timeout",
+        "submitted_at",
+        "timeout_at",
+    )
     assert {name: getattr(stored, name) for name in same} == {name: getattr(made, name) for name in same}
     assert stored.give_up_at - stored.registered_at == timedelta(hours=2)
     assert stored.next_poll_at == made.next_poll_at

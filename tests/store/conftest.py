@@ -60,7 +60,16 @@ class Rows:
             )
         )  # fmt: skip
 
-    def polls(self, count: int, credential: int, clock: int, *, due: str = "interval '0'", lane: int = 0, age: str = "interval '5 min'") -> None:
+    def polls(
+        self,
+        count: int,
+        credential: int,
+        clock: int,
+        *,
+        due: str = "interval '0'",
+        lane: int = 0,
+        age: str = "interval '5 min'",
+    ) -> None:
         """Registered generations with their places on the schedule; `due` is how long ago."""
         self.run(
             f"""

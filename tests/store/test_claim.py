@@ -47,7 +47,11 @@ def test_the_timeout_bounds_the_next_look(rows: Rows) -> None:
 
 def test_each_account_gets_its_own_allowance(rows: Rows) -> None:
     clock = rows.clock()
-    accounts = [rows.credential("rich"), rows.credential("slow", rate=10, tokens=3), rows.credential("narrow", concurrency=7)]
+    accounts = [
+        rows.credential("rich"),
+        rows.credential("slow", rate=10, tokens=3),
+        rows.credential("narrow", concurrency=7),
+    ]
     for credential in accounts:
         rows.polls(100, credential, clock)
     got = rows.whose(rows.claim(limit=1000))
@@ -82,7 +86,9 @@ def test_a_great_backlog_of_a_stopped_account_delays_nobody(rows: Rows) -> None:
     rows.polls(50, healthy, clock)
     rows.run("ANALYZE")
     for how, change in STOPPED.items():
-        rows.run("UPDATE credentials SET state = 'active', paused_reason = NULL, paused_at = NULL, probe_at = NULL, blocked_until = NULL")
+        rows.run(
+            "UPDATE credentials SET state = 'active', paused_reason = NULL, paused_at = NULL, probe_at = NULL, blocked_until = NULL"
+        )
         rows.run(f"UPDATE credentials SET {change} WHERE id = :id", id=stopped)
         rows.run("UPDATE polls SET due_at = now() WHERE credential_id = :id", id=healthy)
         began = time.monotonic()
@@ -96,7 +102,9 @@ def test_a_great_backlog_of_a_stopped_account_delays_nobody(rows: Rows) -> None:
 def test_a_paused_account_is_probed_by_one_request(rows: Rows) -> None:
     credential, clock = rows.credential("a"), rows.clock()
     rows.polls(50, credential, clock)
-    rows.run("UPDATE credentials SET state = 'paused', paused_reason = 'x', paused_at = now(), probe_at = now() - interval '1 s'")
+    rows.run(
+        "UPDATE credentials SET state = 'paused', paused_reason = 'x', paused_at = now(), probe_at = now() - interval '1 s'"
+    )
     now = rows.now()
     assert len(rows.claim(now=now)) == 1
     (probes, probe_at) = rows.all("SELECT probes, probe_at FROM credentials")[0]

@@ -49,7 +49,6 @@ def test_a_server_that_is_away_is_told_from_a_wrong_question(rows: Rows) -> None
 
 def test_errors_do_not_show_what_was_sent(rows: Rows) -> None:
     with pytest.raises(DBAPIError) as caught, rows.database.transaction() as tx:
-        tx.execute(text("SELECT CAST(:secret AS int)"), {"secret": None}).scalar_one()
         tx.execute(text("SELECT nonsense, :secret"), {"secret": "hunter2"})
     assert "hunter2" not in str(caught.value)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from sqlalchemy import CheckConstraint, UniqueConstraint, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
+from alembic import command
 from tracker.errors import SchemaOutdatedError
 from tracker.store import db
 from tracker.store.db import Database
@@ -40,7 +40,12 @@ def test_models_and_migrations_say_the_same(database_url: str) -> None:
 
 def test_check_constraints_are_the_models(rows: Rows) -> None:
     """alembic compares no CHECK: their names and number are compared here."""
-    stored = {row[0] for row in rows.all("SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace")}
+    stored = {
+        row[0]
+        for row in rows.all(
+            "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
+        )
+    }
     named = {
         f"{table.name}_{str(rule.name).removeprefix(f'{table.name}_')}"
         for table in metadata.tables.values()
@@ -144,7 +149,9 @@ def test_every_rule_refuses_what_its_sentence_says(rows: Rows) -> None:
     credential, clock = rows.credential("a"), rows.clock()
     rows.polls(1, credential, clock)
     rows.run("INSERT INTO receivers (project_id, host) SELECT id, 'h:1' FROM projects")
-    rows.run("INSERT INTO events (id, project_id, type, at, body) SELECT gen_random_uuid(), id, 'ping', now(), '' FROM projects")
+    rows.run(
+        "INSERT INTO events (id, project_id, type, at, body) SELECT gen_random_uuid(), id, 'ping', now(), '' FROM projects"
+    )
     for name, statement in REFUSED.items():
         with pytest.raises(IntegrityError) as caught:
             rows.run(statement)
@@ -153,7 +160,9 @@ def test_every_rule_refuses_what_its_sentence_says(rows: Rows) -> None:
 
 
 def test_every_unique_rule_is_tried_above() -> None:
-    rules = {str(c.name) for table in metadata.tables.values() for c in table.constraints if isinstance(c, UniqueConstraint)}
+    rules = {
+        str(c.name) for table in metadata.tables.values() for c in table.constraints if isinstance(c, UniqueConstraint)
+    }
     tried = " ".join(REFUSED)
     missing = [name for name in rules if not re.search(name, tried)]
     assert missing in ([], ["endpoint_unique"], ["receivers_endpoint_unique"]), missing
