@@ -77,7 +77,7 @@ def main() -> None:
             tracker.connection.execute("UPDATE polls SET due_at = now() + interval '1 day'")
             tracker.connection.execute("UPDATE credentials SET requests_per_second = 100000")
             tracker.register(new_ids(options.pending), poll_longest=10)
-            singles = [_singles(tracker, caller, upstream, options.rate, options.seconds)]
+            singles = [_singles(caller, upstream, options.rate, options.seconds)]
         finally:
             tracker.close()
             upstream.stop()
@@ -133,7 +133,7 @@ def _batches(tracker: Tracker, caller: Caller, fields: dict[str, Any], count: in
     }
 
 
-def _singles(tracker: Tracker, caller: Caller, upstream: Upstream, rate: float, seconds: float) -> dict[str, Any]:
+def _singles(caller: Caller, upstream: Upstream, rate: float, seconds: float) -> dict[str, Any]:
     begins = time.monotonic() + 0.5
 
     def one(number: int, task_id: str) -> float:

@@ -1,4 +1,7 @@
-"""Writes the newest result of every benchmark as Markdown: `python -m bench.report` prints it, `--into FILE` replaces what is between the marks."""
+"""Writes the newest result of every benchmark as Markdown.
+
+`python -m bench.report` prints it; with `--into FILE` it replaces what stands between the marks there.
+"""
 
 from __future__ import annotations
 
