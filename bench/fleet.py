@@ -18,6 +18,7 @@ PROGRAMS = ("api", "worker-poll", "worker-default", "worker-webhook", "worker-do
 LAG = "SELECT greatest(0, extract(epoch FROM now() - min(due_at)))::float8 FROM polls WHERE credential_id = %s AND lane = 0"
 """The age of the oldest due poll of one account: what the store's `lag` says of all together."""
 WARM = 20.0
+"""Seconds before each phase counts: registering takes the same cores."""
 MEMORY_EVERY = 5.0
 PHASES = ("alone", "beside a paused and a throttled account")
 COLUMNS = {
@@ -88,6 +89,7 @@ def _phases(
     seconds = options.minutes * 60 / len(PHASES)
     rows = [_watched(tracker, upstream, PHASES[0], seconds, samples)]
     _burden(tracker, upstream, options.beside)
+    kit.rest_until(time.monotonic() + WARM)
     rows.append(_watched(tracker, upstream, PHASES[1], seconds, samples))
     return rows, [_grown(name, values) for name, values in samples.items()]
 
