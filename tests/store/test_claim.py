@@ -269,3 +269,15 @@ def _learned() -> Clock:
             before = after
     assert EDGES[-1] == pytest.approx(3600)
     return clock
+
+
+def test_a_lag_stretches_gaps_but_a_stand_still_is_soon_forgotten(rows: Rows) -> None:
+    clock = Clock()
+    credential, clock_id = rows.credential("a"), rows.clock(clock=clock)
+    gap = clock.next_gap(300, 0.5, 60.0)
+    for lag, factor in ((0, 1.0), (8, 1.65), (3600, 4.0)):
+        rows.run("DELETE FROM generations")
+        rows.polls(100, credential, clock_id, age="interval '300 s'", due=f"interval '{lag} s'")
+        rows.claim()
+        found = rows.scalar("SELECT avg(extract(epoch FROM due_at - asked_at))::float8 FROM polls")
+        assert found == pytest.approx(gap * factor, rel=0.1), f"after {lag} s"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -25,8 +25,12 @@ SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
 BURST = 0.4
 """Seconds of a credential's rate that may be saved up: in any 10 s at most 4 % more than the rate is asked."""
+UNREAD_LEASE = timedelta(seconds=15)
+"""A batch message that nobody took within this is void: it was lost, or its polls are due again."""
+MOST_LAG = 22.0
+"""Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
 FLIGHT_LEASE = timedelta(seconds=45)
-"""After this a batch that was never reported back no longer counts against its credentials' concurrency."""
+"""After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
 
 _AGE = "extract(epoch FROM CAST(:now AS timestamptz) - p.clock_from)::float8"
 _POSITION = (
@@ -43,7 +47,8 @@ _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane =
                                      * (SELECT a.stretch FROM allowed a WHERE a.id = p.credential_id),
                                      extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
 
-# Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root.
+# Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. The rise is
+# bounded, because a lag may also be what a pause or a stand-still left behind, and is gone as soon as everybody was asked once.
 CLAIM = f"""
 WITH purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing,
@@ -61,7 +66,7 @@ WITH purse AS MATERIALIZED (
      ORDER BY c.refilled_at
        FOR NO KEY UPDATE OF c SKIP LOCKED),
 allowed AS MATERIALIZED (
-    SELECT id, have, probing, size, exp(least(lag, 80) / 16) AS stretch,
+    SELECT id, have, probing, size, exp(least(lag, :most_lag) / 16) AS stretch,
            CASE WHEN probing OR failing >= :failing THEN least(1, room)
                 ELSE least(floor(have) * size, room * size, greatest(:n / count(*) OVER (), 5)) END AS asks
       FROM purse),
@@ -116,10 +121,11 @@ def claim(
             "n": limit,
             "batch": batch,
             "longest": longest,
-            "flight_until": now + FLIGHT_LEASE,
+            "flight_until": now + UNREAD_LEASE,
             "probe_waits": list(probe_waits),
             "probe_steps": len(probe_waits),
             "failing": FAILING,
+            "most_lag": MOST_LAG,
         },
     )
     return [Claim(*row) for row in rows]
@@ -149,14 +155,23 @@ def land(tx: Transaction, batch: UUID) -> None:
     tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})
 
 
-def flying(tx: Transaction, now: datetime) -> int:
-    """How many batches are published or under way; lapsed ones are swept."""
+def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
+    """A worker has taken the batch; False when its message is late, or came a second time."""
+    taken = tx.execute(
+        text("UPDATE flights SET until = :until WHERE batch_id = :batch AND until > :now AND until <= :unread"),
+        {"batch": batch, "now": now, "until": now + FLIGHT_LEASE, "unread": now + UNREAD_LEASE},
+    )
+    return taken.rowcount > 0
+
+
+def unread(tx: Transaction, now: datetime) -> int:
+    """How many batches wait to be taken; lapsed ones are swept. Those under way do not count: their worker may be dead."""
     tx.execute(text("DELETE FROM flights WHERE until <= :now"), {"now": now})
-    return int(tx.execute(text("SELECT count(DISTINCT batch_id) FROM flights")).scalar_one())
+    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE until <= :unread")
+    return int(tx.execute(waiting, {"unread": now + UNREAD_LEASE}).scalar_one())
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A claimed generation with all that asking about it needs."""
 
     id: UUID
@@ -193,23 +208,20 @@ def asked(tx: Transaction, claims: Sequence[tuple[UUID, int]], longest: float) -
 
 
 def _asked(row: Any, longest: float) -> Asked:
+    # By position: thousands of these are made a second, and names cost more than all the rest.
+    (
+        key, project_id, provider, credential_id, task_id, kind, state, provider_status, outputs, registered_at, give_up_at,
+        timeout_at, fence, failures, problem_code, problem_run, answered_late, clock_id, clock_from, watched_at, asked_at,
+        due_at, progress, price, own_longest,
+    ) = row  # fmt: skip
     known = Known(
-        state=State(row.state),
-        registered_at=row.registered_at,
-        timeout_at=row.timeout_at,
-        give_up_at=row.give_up_at,
-        provider_status=row.provider_status,
-        progress=row.progress,
-        outputs=outputs_from(row.outputs),
-        failures=row.failures,
-        problem_code=row.problem_code,
-        problem_run=row.problem_run,
-        answered_late=row.answered_late,
-        longest=row.longest or longest,
-    )
-    same = ("id", "project_id", "provider", "credential_id", "task_id", "kind", "fence", "clock_id", "clock_from")
-    more = ("watched_at", "asked_at", "due_at", "price")
-    return Asked(**{name: getattr(row, name) for name in same + more}, known=known)
+        State(state), registered_at, timeout_at, give_up_at, provider_status, progress,
+        outputs_from(outputs) if outputs else (), failures, problem_code, problem_run, answered_late, own_longest or longest,
+    )  # fmt: skip
+    return Asked(
+        key, project_id, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,
+        known,
+    )  # fmt: skip
 
 
 def starved(tx: Transaction, now: datetime) -> bool:
