@@ -1,22 +1,18 @@
-"""`tracker artifacts verify`: whether the stored copies still are what was stored."""
+"""`tracker artifacts verify` and `rules`: whether stored copies still are what was stored, and what a project keeps."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import timedelta
+from typing import Annotated, Any
 
 import typer
 
 from tracker.cli.options import AsJson, Project, moment
-from tracker.core.generation import Artifact
-
-if TYPE_CHECKING:
-    from tracker.cli.session import Session
 
 group = typer.Typer(name="artifacts", help="Stored copies.", no_args_is_help=True)
-PAGE = 200
 
 
 @group.callback()
@@ -42,9 +38,10 @@ def verify(
 
     checked, broken = 0, []
     with opened(project) as session:
-        for artifact in _progressing(list(_stored(session, since))):
+        service, begins = session.services.artifacts, moment(since, session.now()) if since else None
+        found = service.verify(session.project_id, begins)
+        for artifact, wrong in _progressing(found, service.count(session.project_id, begins)):
             checked += 1
-            wrong = _wrong(session, artifact)
             if wrong:
                 place = f"{ids.public('gen', artifact.generation_id)} {artifact.kind}/{artifact.index}"
                 broken.append({"artifact": place, "detail": wrong})
@@ -57,36 +54,80 @@ def verify(
         raise typer.Exit(1)
 
 
-def _stored(session: Session, since: str | None) -> Iterator[Artifact]:
-    from dataclasses import replace
-
-    from tracker.store.generations import Filters
-
-    filters = Filters(registered_after=moment(since, session.now()) if since else None)
-    more = None
-    while True:
-        found, more = session.services.generations.page(session.project_id, replace(filters, before_id=more), PAGE)
-        for g in found:
-            yield from (artifact for artifact in g.artifacts if artifact.state == "stored")
-        if more is None:
-            return
-
-
-def _wrong(session: Session, artifact: Artifact) -> str | None:
-    service, digest = session.services.artifacts, hashlib.sha256()
-    try:
-        found = service.find(session.project_id, artifact.generation_id, artifact.kind, artifact.index)
-        for chunk in service.read(found):
-            digest.update(chunk)
-    except Exception as error:  # noqa: BLE001 - each kind of store fails in its own way; all of them mean that it cannot be read
-        return f"it cannot be read ({type(error).__name__})"
-    return None if digest.hexdigest() == artifact.sha256 else "its SHA-256 differs from what was stored"
-
-
-def _progressing(items: list[Any]) -> Iterator[Any]:
+def _progressing(items: Iterator[Any], total: int) -> Iterator[Any]:
     from rich.progress import track
 
     from tracker.cli.render import console
 
     screen = console(error=True)
-    yield from track(items, description="verifying", console=screen, disable=not screen.is_terminal, transient=True)
+    shown = track(
+        items, description="verifying", total=total, console=screen, disable=not screen.is_terminal, transient=True
+    )
+    yield from ((one.artifact, one.wrong) for one in shown)
+
+
+@group.command()
+def rules(
+    *,
+    download: Annotated[
+        str | None, typer.Option(help="Kinds kept where a registration does not say: all, none, or video,thumbnail.")
+    ] = None,
+    keep_for: Annotated[str | None, typer.Option(help="Remove copies after this: 30d, 12h, or forever.")] = None,
+    keep_bytes: Annotated[str | None, typer.Option(help="Remove the oldest beyond this: 100GB, or all.")] = None,
+    quota: Annotated[str | None, typer.Option(help="Fetch nothing beyond this: 200GB, or none.")] = None,
+    project: Project = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Show, and with options change, what a project keeps."""
+    from dataclasses import asdict, replace
+
+    from tracker.cli.render import print_json
+    from tracker.cli.session import opened
+
+    with opened(project) as session:
+        before = session.services.keeping.rules(session.project_id)
+        wanted = replace(before, **_changes(download=download, keep_for=keep_for, keep_bytes=keep_bytes, quota=quota))
+        if wanted != before:
+            session.services.keeping.put_rules(session.project_id, wanted)
+    shown = {**asdict(wanted), "keep_for": wanted.keep_for and wanted.keep_for.total_seconds()}
+    if as_json:
+        print_json(shown)
+        return
+    for name, value in shown.items():
+        plain = "all" if value == () else ", ".join(value) if isinstance(value, tuple) else value
+        sys.stdout.write(f"{name:<12} {'-' if plain is None else plain}\n")
+
+
+def _changes(**given: str | None) -> dict[str, Any]:
+    read: dict[str, Any] = {"download": _kinds, "keep_for": _span, "keep_bytes": _size, "quota": _size}
+    names = {"quota": "quota_bytes"}
+    return {names.get(name, name): read[name](value) for name, value in given.items() if value is not None}
+
+
+def _kinds(value: str) -> tuple[str, ...] | None:
+    from tracker.core.generation import KINDS
+
+    if value in {"all", "none"}:
+        return () if value == "all" else None
+    kinds = tuple(part.strip() for part in value.split(","))
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: the kinds are {', '.join(KINDS)}")
+    return kinds
+
+
+def _span(value: str) -> timedelta | None:
+    found = re.fullmatch(r"(\d{1,6})([mhd])", value)
+    if value == "forever":
+        return None
+    if found is None:
+        raise typer.BadParameter("write 30d, 12h, 90m or forever")
+    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[found[2]]: int(found[1])})
+
+
+def _size(value: str) -> int | None:
+    found = re.fullmatch(r"(\d{1,9})\s*([KMGT]?)B?", value.upper())
+    if value in {"none", "all"}:
+        return None
+    if found is None:
+        raise typer.BadParameter("write 500MB, 100GB, a number of bytes, or none")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")

@@ -5,6 +5,7 @@ Knows keys and bytes, never generations. Nothing half-written ever appears under
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,7 +183,8 @@ class FolderStore(ArtifactStore):
             _sync(aside)
             aside.replace(place)
         except OSError as wrong:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
             raise StorageError(f"{key} could not be stored: {wrong.strerror or wrong}") from wrong
 
     @override

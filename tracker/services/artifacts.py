@@ -13,15 +13,27 @@ from uuid import UUID
 
 from tracker.core import ids
 from tracker.core.generation import Artifact
-from tracker.couriers.store import ArtifactStore
+from tracker.couriers.store import ArtifactStore, StorageError
 from tracker.errors import ConflictError, NotFoundError, UnauthorizedError
-from tracker.store import artifacts, db, generations
+from tracker.store import artifacts, db, generations, keeping
 from tracker.store.db import Database
 
 LINK_LIFE = timedelta(hours=1)
 LONGEST_LINK = timedelta(days=7)
 """What object stores allow at most."""
 REDIRECT_SECONDS = 300.0
+
+
+VERIFIED_AT_ONCE = 100
+"""Copies that are looked up together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """One stored copy, and what is wrong with it: None when it still is what was stored."""
+
+    artifact: Artifact
+    wrong: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,38 @@ class Artifacts:
     def read(self, found: Found, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes from `start` up to, not including, `stop`."""
         return self._store.read(found.object_key, start, stop)
+
+    def count(self, project_id: UUID, since: datetime | None = None) -> int:
+        """How many copies `verify` will read."""
+        with self._database.transaction() as tx:
+            return keeping.count(tx, project_id, since)
+
+    def verify(self, project_id: UUID, since: datetime | None = None) -> Iterator[Verified]:
+        """Read every stored copy (of generations registered since) again and compare its size and SHA-256."""
+        after = None
+        while True:
+            with self._database.transaction() as tx:
+                some = keeping.page(tx, project_id, after, VERIFIED_AT_ONCE, since)
+            for kept in some:
+                yield Verified(kept.artifact, self._wrong(kept.artifact, kept.object_key))
+            if len(some) < VERIFIED_AT_ONCE:
+                return
+            last = some[-1].artifact
+            after = (last.generation_id, last.kind, last.index)
+
+    def _wrong(self, artifact: Artifact, key: str) -> str | None:
+        digest, size = hashlib.sha256(), 0
+        try:
+            for chunk in self._store.read(key):
+                digest.update(chunk)
+                size += len(chunk)
+        except FileNotFoundError:
+            return "it is gone from the store"
+        except StorageError as unreadable:
+            return f"it cannot be read: {unreadable}"
+        if size != artifact.size:
+            return f"it has {size:,} bytes, and {artifact.size:,} were stored"
+        return None if digest.hexdigest() == artifact.sha256 else "its SHA-256 differs from what was stored"
 
     def link(
         self, project_id: UUID, generation_id: UUID, kind: str, index: int, expires_in: timedelta = LINK_LIFE

@@ -66,11 +66,12 @@ class Links:
     def fresh(self, wanted: Wanted, tried: str) -> str | None:
         """A link that is not `tried`, from the provider or from whoever asked it just now; None when it gives no other. BusyError."""
         with self._database.transaction() as tx:
-            stored, at = artifacts.link_of(tx, wanted), db.now(tx)
-            if stored != tried:
-                return stored
-            if not artifacts.ask_alone(tx, wanted, at):
-                raise BusyError
+            at = db.now(tx)
+            stored, ours = artifacts.ask_alone(tx, wanted, tried, at)
+        if stored != tried:
+            return stored
+        if not ours:
+            raise BusyError
         found: dict[Key, str] = {}
         try:
             found = self._asked(wanted, at)

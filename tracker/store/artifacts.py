@@ -186,22 +186,23 @@ def retry(
     return kept.rowcount > 0
 
 
-def ask_alone(tx: Transaction, wanted: Wanted, now: datetime) -> bool:
-    """Take the right to ask for this generation's links; False while another worker has it."""
+def ask_alone(tx: Transaction, wanted: Wanted, tried: str, now: datetime) -> tuple[str, bool]:
+    """The link as it is stored now, and whether the right to ask for this generation's links was taken.
+
+    It is not where somebody else has it, or has brought a link that is not `tried`. The lock comes first: who waited for
+    it sees what the other one brought.
+    """
     rows = tx.execute(
-        text("SELECT asked_at FROM artifacts WHERE generation_id = :id ORDER BY kind, index FOR UPDATE"),
+        text(
+            "SELECT kind, index, source_url, asked_at FROM artifacts WHERE generation_id = :id ORDER BY kind, index FOR UPDATE"
+        ),
         {"id": wanted.generation_id},
-    )
-    if any(row.asked_at is not None and row.asked_at > now - ASKING for row in rows.all()):
-        return False
+    ).all()
+    stored = next((str(row.source_url) for row in rows if (row.kind, row.index) == (wanted.kind, wanted.index)), tried)
+    if stored != tried or any(row.asked_at is not None and row.asked_at > now - ASKING for row in rows):
+        return stored, False
     tx.execute(text(f"UPDATE artifacts SET asked_at = :now WHERE {_KEY}"), {**_key(wanted), "now": now})
-    return True
-
-
-def link_of(tx: Transaction, wanted: Wanted) -> str:
-    """The link as it is stored now: another worker may have brought a fresh one."""
-    found = tx.execute(text(f"SELECT source_url FROM artifacts WHERE {_KEY}"), _key(wanted)).scalar_one_or_none()
-    return wanted.source_url if found is None else str(found)
+    return stored, True
 
 
 def fresh_links(tx: Transaction, wanted: Wanted, found: Mapping[tuple[str, int], str], now: datetime) -> None:

@@ -122,17 +122,33 @@ def removed(tx: Transaction, kept: Kept, error: dict[str, Any]) -> bool:
     return changed.rowcount > 0
 
 
-def page(tx: Transaction, project_id: UUID, after: tuple[UUID, str, int] | None, limit: int) -> list[Kept]:
-    """Stored copies in the order of their keys, those behind `after` first."""
+def page(
+    tx: Transaction, project_id: UUID, after: tuple[UUID, str, int] | None, limit: int, since: datetime | None = None
+) -> list[Kept]:
+    """Stored copies (of generations registered since) in the order of their keys, those behind `after` first."""
     generation_id, kind, index = after or (UUID(int=0), "", 0)
     rows = tx.execute(
         text(
-            "SELECT * FROM artifacts WHERE project_id = :project AND state = 'stored'"
-            " AND (generation_id, kind, index) > (:id, :kind, :index) ORDER BY generation_id, kind, index LIMIT :n"
+            f"SELECT a.* {_STORED_SINCE} AND (a.generation_id, a.kind, a.index) > (:id, :kind, :index)"
+            " ORDER BY a.generation_id, a.kind, a.index LIMIT :n"
         ),
-        {"project": project_id, "id": generation_id, "kind": kind, "index": index, "n": limit},
+        {"project": project_id, "since": since, "id": generation_id, "kind": kind, "index": index, "n": limit},
     )
     return [Kept(artifact_of(row), row.object_key) for row in rows]
+
+
+def count(tx: Transaction, project_id: UUID, since: datetime | None = None) -> int:
+    """How many such copies there are."""
+    found: int = tx.execute(
+        text(f"SELECT count(*) {_STORED_SINCE}"), {"project": project_id, "since": since}
+    ).scalar_one()
+    return found
+
+
+_STORED_SINCE = (
+    "FROM artifacts a JOIN generations g ON g.id = a.generation_id WHERE a.project_id = :project AND a.state = 'stored'"
+    " AND (CAST(:since AS timestamptz) IS NULL OR g.registered_at >= :since)"
+)
 
 
 def referred(tx: Transaction, keys: Collection[str]) -> set[str]:
