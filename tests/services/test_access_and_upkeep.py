@@ -63,7 +63,10 @@ def test_the_bootstrap_key_is_made_once_however_many_start(place: Place) -> None
 
 def test_a_project_is_made_once_with_a_secret_that_signs(place: Place) -> None:
     with ThreadPoolExecutor(4) as threads:
-        made = {run.result().project_id for run in [threads.submit(place.services.keys.project, "new", make=True) for _ in range(4)]}
+        made = {
+            run.result().project_id
+            for run in [threads.submit(place.services.keys.project, "new", make=True) for _ in range(4)]
+        }
     assert len(made) == 1
     assert place.services.endpoints.project_secret(made.pop()).startswith("whsec_")
     with pytest.raises(NotFoundError):
@@ -170,7 +173,13 @@ def test_figures_count_what_there_is(place: Place, relay: Relay) -> None:
 
 
 def test_a_webhook_address_that_may_not_be_reached_is_refused(place: Place) -> None:
-    for url in ("http://10.0.0.1/x", "https://169.254.169.254/latest", "http://example.com/x", "ftp://127.0.0.1/x", "https://user:pw@example.com/"):
+    for url in (
+        "http://10.0.0.1/x",
+        "https://169.254.169.254/latest",
+        "http://example.com/x",
+        "ftp://127.0.0.1/x",
+        "https://user:pw@example.com/",
+    ):
         with pytest.raises(InvalidError, match="url"):
             place.services.endpoints.create(place.project, EndpointForm(url=url))
         with pytest.raises(InvalidError, match="webhook_url"):

@@ -41,7 +41,9 @@ def deliveries(place: Place, **where: Any) -> list[Any]:
 
 
 def attempts(place: Place) -> list[Any]:
-    return place.rows("SELECT a.*, d.type FROM attempts a JOIN deliveries d ON d.id = a.delivery_id ORDER BY a.at, a.number")
+    return place.rows(
+        "SELECT a.*, d.type FROM attempts a JOIN deliveries d ON d.id = a.delivery_id ORDER BY a.at, a.number"
+    )
 
 
 def lived(place: Place, seconds: float, step: float, look=lambda: False) -> None:
@@ -111,7 +113,14 @@ def test_a_rate_limit_holds_over_all_workers_and_costs_no_attempt(place, receive
         for j in range(i, len(moments)):
             assert j - i + 1 <= burst + 20 * (moments[j] - first) + 1.5, "more than the purse held"
     assert moments[-1] > 1.5
-    assert max(place.rows("SELECT max(a.at) AS at FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE d.url LIKE '%/free'")[0].values()) < found[-1]["at"]
+    assert (
+        max(
+            place.rows(
+                "SELECT max(a.at) AS at FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE d.url LIKE '%/free'"
+            )[0].values()
+        )
+        < found[-1]["at"]
+    )
 
 
 def test_no_more_than_the_cap_are_in_flight_over_all_workers(place, receiver, settings):
