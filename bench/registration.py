@@ -27,6 +27,8 @@ BATCHES = {
     "ids_per_s": "ids/s, median",
     "slowest": "slowest batch",
     "cpu": "CPU s per 1,000",
+    "api": "of it the API",
+    "postgres": "Postgres",
 }
 SINGLES = {
     "case": "single POST",
@@ -125,11 +127,13 @@ def _batches(tracker: Tracker, caller: Caller, fields: dict[str, Any], count: in
             raise RuntimeError(f"not registered: {results[0]}")
     spent, _foreign = meter.read()
     case = "with tags and metadata" if fields else "ids alone"
+    cpu = {name: seconds / count for name, seconds in spent.items()}
     return {
         "case": case,
         "ids_per_s": BATCH / median(took),
         "slowest": BATCH / max(took),
-        "cpu": sum(spent.values()) / count,
+        "cpu": sum(cpu.values()),
+        **cpu,
     }
 
 
