@@ -35,8 +35,6 @@ SHIFT = 0.9
 """Seconds that one dispatch goes on while budgets hold polls back: the next tick comes after one second."""
 REFILL = 0.1
 """Seconds between two claims under a budget."""
-MESSAGE_LIFE = 30.0
-"""Seconds after which an unread batch message is void: its polls are due again by then."""
 
 
 class Polling:
@@ -61,7 +59,7 @@ class Polling:
     def dispatch(self) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
 
-        At most two batches per slot are outstanding, so that a backlog waits in the database, in order, and not in the broker.
+        At most two batches per slot wait to be taken, so that a backlog waits in the database, in order, and not in the broker.
         """
         self._bell.answered(bell.DISPATCH)
         sent, ends = 0, monotonic() + SHIFT
@@ -75,13 +73,15 @@ class Polling:
                 continue
             sent += len(polls)
             message = [str(batch), [[str(c.generation_id), c.fence] for c in polls]]
-            self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=MESSAGE_LIFE)
+            life = due.UNREAD_LEASE.total_seconds()
+            if not self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=life):
+                break  # the broker is away: what is due waits in the database
         return sent
 
     def _claim(self) -> tuple[UUID, list[due.Claim]] | None:
         with self._database.transaction() as tx:
             now = db.now(tx)
-            if "polls" in switches.stopped(tx) or due.flying(tx, now) >= 2 * self._slots:
+            if "polls" in switches.stopped(tx) or due.unread(tx, now) >= 2 * self._slots:
                 return None
             batch = ids.uuid7(now)
             claims = due.claim(
@@ -103,6 +103,8 @@ class Polling:
         """Ask about claimed generations and record what is seen, in slices as answers arrive. Returns how many were asked."""
         with self._database.transaction() as tx:
             started, clock = db.now(tx), monotonic()
+            if not due.launch(tx, batch, started):
+                return 0
             asked = due.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
             paid = due.paid(tx, batch)
