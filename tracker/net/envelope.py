@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pycurl
@@ -58,6 +59,12 @@ def refused(post: Post, why: NetError, seconds: float) -> Posted:
     return Posted(post, None, b"", None, why.error_class, str(why), seconds)
 
 
+@lru_cache(maxsize=8192)
+def refusal_of(policy: Policy, address: str, port: int, *, plain: bool) -> str | None:
+    """Why the policy refuses this address. Remembered: a policy never changes, and each post asks twice."""
+    return policy.refusal(ipaddress.ip_address(address), port, plain=plain)
+
+
 class Envelope(Transfer):
     """A transfer whose answer is cut off after 2 KB, and whose peer must accept the URL's scheme."""
 
@@ -77,7 +84,7 @@ class Envelope(Transfer):
 
     @override
     def _refuses(self, host: str, port: int) -> bool:
-        refusal = self._policy.refusal(ipaddress.ip_address(host), port, plain=self._plain)
+        refusal = refusal_of(self._policy, host, port, plain=self._plain)
         self._refused = self._refused or refusal or ""  # and after one refusal, none of a name's other addresses
         return bool(self._refused)
 

@@ -22,7 +22,7 @@ import pycurl
 import requests
 
 from tracker.core.addresses import DEFAULT_PORTS, Address, Policy, check_form, literal
-from tracker.net.envelope import Envelope, Post, Posted, refused
+from tracker.net.envelope import Envelope, Post, Posted, refusal_of, refused
 from tracker.net.failures import NetError, WrongProcessError
 from tracker.net.resolve import LookUp, Resolver, system
 
@@ -121,7 +121,7 @@ class Poster:
             threading.Thread(target=self._look_up, args=(host, port, post.deadline), daemon=True, name="pin").start()
 
     def _pinned(self, host: str, port: int) -> list[Address] | None:
-        if address := literal(host):
+        if address := _literal(host):
             return [address]
         until, addresses = self._pins.get((host, port), (0.0, []))
         return addresses if time.monotonic() < until else None
@@ -148,7 +148,7 @@ class Poster:
         _, host, port = _target(post.url)
         plain = url.startswith("http:")
         for address in addresses:  # one forbidden answer refuses all: a mixed answer is an attack or a mistake
-            if refusal := self._policy.refusal(address, port, plain=plain):
+            if refusal := refusal_of(self._policy, str(address), port, plain=plain):
                 self._done.append(refused(post, NetError("address", refusal), time.monotonic() - began))
                 return
         envelope = self._idle.pop() if self._idle else Envelope(self._policy, self._ca_file)
@@ -176,6 +176,9 @@ class Poster:
         envelope = self._flying.pop(curl)
         self._idle.append(envelope)
         return envelope
+
+
+_literal = lru_cache(maxsize=4096)(literal)
 
 
 @lru_cache(maxsize=4096)

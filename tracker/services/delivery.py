@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from time import monotonic
 
 from tracker import __version__, bell
@@ -51,7 +52,8 @@ class Delivery:
     def __init__(
         self, database: Database, vault: Vault, bell_: bell.Bell, poster: Callable[[], Poster], aftermath: Aftermath
     ) -> None:
-        self._database, self._vault, self._bell, self._aftermath = database, vault, bell_, aftermath
+        self._database, self._bell, self._aftermath = database, bell_, aftermath
+        self._decrypted = lru_cache(maxsize=1024)(vault.decrypt)  # the same few for every delivery
         self._make_poster = poster
         self._poster: Poster | None = None
         self._thread: threading.Thread | None = None
@@ -153,8 +155,8 @@ class Delivery:
 
     def _signed(self, o: Outgoing, now: datetime) -> Post | None:
         try:
-            own = json.loads(self._vault.decrypt(o.headers)) if o.headers else {}
-            secrets = [self._vault.decrypt(secret) for secret in o.secrets]
+            own = json.loads(self._decrypted(o.headers)) if o.headers else {}
+            secrets = [self._decrypted(secret) for secret in o.secrets]
         except ConfigurationError as wrong:
             # One endpoint's unreadable secret is that endpoint's failed attempt, and nobody else's.
             self._landed.append(Sent(o, Attempt(0, None, "protocol", "", None, str(wrong))))
