@@ -214,7 +214,7 @@ def _all():
 
 
 class Keyed(Luma):
-    def download_headers(self, account, url):
+    def download_headers(self, account, _url):
         return (("Authorization", f"Bearer {account.api_key}"),)
 
 
@@ -233,7 +233,11 @@ def test_the_key_goes_to_the_credentials_own_host_alone(services, monkeypatch):
 def test_an_error_page_is_refused_and_the_file_still_comes(copies, page):
     pages = [status(200, page, "video/mp4")] * 3
     files = Files()
-    with hostile.serving(lambda wire, request: (pages.pop() if pages else files)(wire, request)) as server:
+
+    def first_pages(wire, request: bytes) -> None:
+        (pages.pop() if pages else files)(wire, request)
+
+    with hostile.serving(first_pages) as server:
         g = copies.completed(video(server))
         worker = copies.worker()
         worker.fetch_due()

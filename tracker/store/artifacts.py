@@ -198,7 +198,7 @@ def ask_alone(tx: Transaction, wanted: Wanted, tried: str, now: datetime) -> tup
         ),
         {"id": wanted.generation_id},
     ).all()
-    stored = next((str(row.source_url) for row in rows if (row.kind, row.index) == (wanted.kind, wanted.index)), tried)
+    stored = next((str(row.source_url) for row in rows if (row[0], row[1]) == (wanted.kind, wanted.index)), tried)
     if stored != tried or any(row.asked_at is not None and row.asked_at > now - ASKING for row in rows):
         return stored, False
     tx.execute(text(f"UPDATE artifacts SET asked_at = :now WHERE {_KEY}"), {**_key(wanted), "now": now})
