@@ -26,6 +26,7 @@ from tracker.services.health import Health
 from tracker.services.idempotency import Idempotency
 from tracker.services.keeping import Keeping
 from tracker.services.keys import Keys
+from tracker.services.learning import Learning
 from tracker.services.links import Links
 from tracker.services.polling import Polling
 from tracker.services.recording import Recording
@@ -85,7 +86,8 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
     session: Callable[[], GuardedSession] = cache(lambda: GuardedSession(policy))
     store = store_at(settings.artifacts, settings.home.resolve() / "spool")
     price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
-    recording = Recording(database, bell, price=price, longest=longest, base_url=base_url)
+    learning = Learning(database, price=price, longest=longest)
+    recording = Recording(database, bell, learning, base_url=base_url)
     recovery = Recovery(database, bell)
     return Services(
         settings=settings,
@@ -106,11 +108,22 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         idempotency=Idempotency(database),
         health=Health(database, bell),
         polling=Polling(
-            database, bell, Asking(vault, fetcher), recording, price=price, longest=longest, slots=settings.workers_poll
+            database,
+            bell,
+            Asking(vault, fetcher),
+            learning,
+            recording,
+            price=price,
+            longest=longest,
+            slots=settings.workers_poll,
         ),
         delivery=Delivery(database, vault, bell, lambda: Poster(policy), Aftermath(database, bell)),
         downloading=Downloading(
-            database, bell, session=session, links=Links(database, vault, fetcher), store=store,
+            database,
+            bell,
+            session=session,
+            links=Links(database, vault, fetcher),
+            store=store,
             copies=Copies(database, bell, store, base_url=base_url, by_content=settings.artifacts_by_content),
         ),
         keeping=Keeping(database, store, remover(store), by_content=settings.artifacts_by_content),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,7 +33,7 @@ rolls = st.floats(0, 1, exclude_max=True)
 
 
 def known(state: State = State.REGISTERED, **fields: Any) -> Known:
-    return replace(Known(state, START, START + timedelta(hours=2), START + timedelta(hours=48)), **fields)
+    return Known(state, START, START + timedelta(hours=2), START + timedelta(hours=48))._replace(**fields)
 
 
 def at(**span: float) -> datetime:
@@ -47,8 +46,7 @@ def look(what: Known, seen: Observation, now: datetime, *, roll: float = HALF, o
 
 def recorded(before: Known, decision: Decision) -> Known:
     """What would be known after the decision was written."""
-    return replace(
-        before,
+    return before._replace(
         state=decision.to or before.state,
         provider_status=before.provider_status if decision.provider_status is None else decision.provider_status,
         progress=before.progress if decision.progress is None else decision.progress,
@@ -215,9 +213,9 @@ def test_giving_up_needs_a_good_answer_since_the_timeout() -> None:
     unanswered = look(late, problem, at(hours=49))
     assert not unanswered.over
     assert unanswered.wait is not None
-    assert look(replace(late, answered_late=True), problem, at(hours=49)).over
+    assert look(late._replace(answered_late=True), problem, at(hours=49)).over
     assert look(late, Seen("dreaming", State.PROCESSING), at(hours=49)).over
-    assert look(replace(late, answered_late=True), problem, at(hours=47)).answered_late
+    assert look(late._replace(answered_late=True), problem, at(hours=47)).answered_late
 
 
 @pytest.mark.parametrize("wish", [None, 5.0])
@@ -243,7 +241,7 @@ def test_not_found_ends_only_after_grace_and_run() -> None:
     assert gone.error == Failure(ErrorCode.NOT_FOUND, "task_not_exist")
     assert look(enough, MISSING, late - timedelta(seconds=1)).to is None
     assert look(missing_run(NOT_FOUND_RUN - 2), MISSING, late).to is None
-    assert look(replace(enough, problem_code="timeout"), MISSING, late).problem_run == 1
+    assert look(enough._replace(problem_code="timeout"), MISSING, late).problem_run == 1
 
 
 def test_not_found_never_ends_what_was_seen_once() -> None:
@@ -251,7 +249,7 @@ def test_not_found_never_ends_what_was_seen_once() -> None:
     resting = Problem(ProblemCode.UNKNOWN_STATUS, "the status 'resting' is not known", status="resting")
     seen = recorded(known(), look(known(), resting, at(minutes=1)))
     assert seen.provider_status == "resting"
-    assert look(replace(seen, problem_code="not_found", problem_run=50), MISSING, at(hours=1)).to is None
+    assert look(seen._replace(problem_code="not_found", problem_run=50), MISSING, at(hours=1)).to is None
 
 
 def test_an_outage_proves_nothing_even_once_it_is_over() -> None:

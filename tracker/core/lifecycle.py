@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from tracker.core import backoff
 from tracker.core.generation import ErrorCode, Failure, Output, State
@@ -31,8 +31,7 @@ NOT_FOUND_RUN = 5
 """So many not-found answers in a row are needed to believe it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What we knew of a generation when it was asked about."""
 
     state: State
@@ -50,8 +49,7 @@ class Known:
     longest: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Everything that must be written after one observation. Fields that are None change nothing."""
 
     to: State | None = None

@@ -125,7 +125,8 @@ def read_generation(task_id: str, body: Any) -> Observation:
         status=fields.clean(word, words.LONGEST_STATUS),
         state=state,
         progress=fields.progress(next(_values(layers, "progress"), None)),
-        outputs=_outputs(layers, state),
+        # What is shown before the end is a preview at best, and most answers are about pending ones.
+        outputs=_outputs(layers) if state is State.COMPLETED else (),
         error=words.failure(state, word, _reason(layers), _code(layers)) if state in _BAD_ENDS else None,
         raw=body,
         started_at=provider_time(next(_values(layers, "start_time"), None)),
@@ -166,7 +167,7 @@ def _values(layers: Sequence[Node], name: str) -> Iterator[object]:
     return (value for node in layers if (value := node.get(name)) is not None)
 
 
-def _outputs(layers: Sequence[Node], state: State) -> tuple[Output, ...]:
+def _outputs(layers: Sequence[Node]) -> tuple[Output, ...]:
     """The outputs in the contract's order: from the top level, else from `artifact` (or the official form's `assets`).
 
     Pictures of a result that is not there are none: a completed generation shows its video, or nothing.
@@ -175,9 +176,7 @@ def _outputs(layers: Sequence[Node], state: State) -> tuple[Output, ...]:
     video, raw = found.get("video"), found.get("video_raw")
     if video is not None and video.duration is None and raw is not None and raw.url == video.url:
         found["video"] = replace(video, duration=raw.duration)
-    if state is State.COMPLETED and _RESULTS.isdisjoint(found):
-        return ()
-    return tuple(found.values())
+    return () if _RESULTS.isdisjoint(found) else tuple(found.values())
 
 
 def _output(kind: str, layers: Sequence[Node]) -> Output | None:

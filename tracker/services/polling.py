@@ -20,6 +20,7 @@ from tracker.core.generation import State
 from tracker.core.lifecycle import Decision, decide
 from tracker.core.observation import Observation, Problem
 from tracker.services.asking import Asking, Round
+from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
 from tracker.store import clocks, credentials, db, due, switches
 from tracker.store.db import Database
@@ -45,6 +46,7 @@ class Polling:
         database: Database,
         bell_: bell.Bell,
         asking: Asking,
+        learning: Learning,
         recording: Recording,
         *,
         price: float,
@@ -52,6 +54,7 @@ class Polling:
         slots: int,
     ) -> None:
         self._database, self._bell, self._asking, self._recording = database, bell_, asking, recording
+        self._learning = learning
         self._price, self._longest, self._slots = price, longest, slots
         self._clock_providers: dict[int, str] = {}
         self._pause = Event()
@@ -112,7 +115,7 @@ class Polling:
         try:
             for slice_ in self._asking.observe(asked, round_):
                 now = round_.now()
-                self._recording.record([self._judge(*observed, now) for observed in slice_], now)
+                self._recording.record([self._judge(*observed, now) for observed in slice_], now, accounts)
         finally:
             self._land(batch, round_)
         return len(asked)
@@ -125,6 +128,7 @@ class Polling:
                 if credential_id in round_.without_batch:
                     credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
                     log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
+            self._learning.store(tx)
             due.release(tx, [(a.id, a.fence) for a in round_.released], round_.now())
             due.land(tx, batch)
 

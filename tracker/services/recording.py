@@ -6,12 +6,9 @@ Compare-and-set: a slice writes only what is still as it was when it was decided
 from __future__ import annotations
 
 import logging
-import random
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from time import monotonic
+from typing import NamedTuple
 from uuid import UUID
 
 from tracker import bell
@@ -21,23 +18,19 @@ from tracker.core.generation import Generation, State
 from tracker.core.lifecycle import FINAL, Decision, decide
 from tracker.core.observation import Observation, Problem, Seen
 from tracker.core.pausing import Health
-from tracker.core.schedule import Clock
 from tracker.core.times import rfc3339
 from tracker.services import steps
-from tracker.store import artifacts, clocks, credentials, db, events, generations, outbox, schedule
-from tracker.store.clocks import Delta, Learned
+from tracker.services.learning import Learning
+from tracker.store import artifacts, credentials, db, events, generations, outbox, schedule
+from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
 from tracker.store.due import SHORTEST_CLAIM, Asked
 from tracker.store.schedule import PollChange
 
 log = logging.getLogger(__name__)
 
-CLOCKS_FRESH = 10.0
-"""Seconds that folded clocks are kept in a process: upkeep folds no more often."""
 
-
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """One generation, what was seen of it, and what was decided."""
 
     asked: Asked
@@ -47,14 +40,10 @@ class Judged:
 
 
 class Recording:
-    """`price` and `longest` are the schedule's defaults, in seconds."""
+    """`learning` belongs to this process."""
 
-    def __init__(self, database: Database, bell_: bell.Bell, *, price: float, longest: float, base_url: str) -> None:
-        self._database, self._bell, self._base_url = database, bell_, base_url
-        self._price, self._longest = price, longest
-        self._learned: dict[int, Learned] = {}
-        self._learned_at = float("-inf")
-        self._processing: dict[int, int] = {}
+    def __init__(self, database: Database, bell_: bell.Bell, learning: Learning, *, base_url: str) -> None:
+        self._database, self._bell, self._learning, self._base_url = database, bell_, learning, base_url
 
     def is_outage(self, credential_id: int) -> bool:
         """Whether more than half of a credential's generations are answered with not-found: then it proves nothing about one."""
@@ -63,22 +52,30 @@ class Recording:
         # One generation alone is no crowd: its own not-found must be able to end it.
         return pending > 1 and missing > pending / 2
 
-    def record(self, slice_: Sequence[Judged], now: datetime) -> None:
-        """Store a slice of observations."""
-        self._refresh_clocks(slice_)
-        self._make_clocks(slice_)
+    def record(self, slice_: Sequence[Judged], now: datetime, accounts: Mapping[int, Credential]) -> None:
+        """Store a slice of observations; where nothing changed, nothing is written. `accounts` are as the batch found them."""
+        self._learning.refresh({j.asked.clock_id for j in slice_})
+        self._learning.prepare_processing(j.asked.clock_id for j in slice_ if j.decision.to is State.PROCESSING)
+        for j in slice_:
+            if isinstance(j.seen, Seen) and j.asked.known.state is not State.TIMED_OUT:
+                self._learning.watch(j.asked, done=j.decision.over or j.decision.to is State.PROCESSING)
+        taken, made, wished = self._write(slice_, now)
+        for credential_id in self._ailing(slice_, accounts):
+            made += self._judge_credential(credential_id, slice_, now)
+        self._tell(taken, made, wished)
+
+    def _write(self, slice_: Sequence[Judged], now: datetime) -> tuple[list[steps.Step], int, int]:
+        rewriting = any(j.decision.rewrites for j in slice_)
+        if not rewriting and not any(self._poll_change(j, now) for j in slice_):
+            return [], 0, 0
         with self._database.transaction() as tx:
-            held, steps_ = self._settle(tx, slice_, now)
-            wished = sum(self._wish(tx, s.generation, now) for s in steps_ if s.generation.state is State.COMPLETED)
-            generations.rewrite(tx, [s.generation for s in steps_], now)
-            made = outbox.publish(tx, [(s.event, s.generation) for s in steps_ if s.event], now)
+            held, taken = self._settle(tx, slice_, now)
+            wished = sum(self._wish(tx, s.generation, now) for s in taken if s.generation.state is State.COMPLETED)
+            generations.rewrite(tx, [s.generation for s in taken], now)
+            made = outbox.publish(tx, [(s.event, s.generation) for s in taken if s.event], now)
             generations.keep_answers(tx, [(j.asked.id, j.body) for j in held if _shows_change(j)], now)
             self._write_schedule(tx, held, now)
-            clocks.append(tx, self._evidence(slice_))
-            ailing = self._ailing(tx, slice_, now)
-        for credential_id in ailing:
-            made += self._judge_credential(credential_id, slice_, now)
-        self._tell(steps_, made, wished)
+        return taken, made, wished
 
     def _write_schedule(self, tx: Transaction, held: Sequence[Judged], now: datetime) -> None:
         changes = [change for j in held if (change := self._poll_change(j, now))]
@@ -140,7 +137,7 @@ class Recording:
         if decision.over and problem is None:
             return None
         began = decision.to is State.PROCESSING
-        clock_id, clock_from = self._processing_clock(j, now) if began else (a.clock_id, a.clock_from)
+        clock_id, clock_from = self._learning.processing_clock(a, j.seen, now) if began else (a.clock_id, a.clock_from)
         due_at = self._due(a, decision, now)
         late = a.known.state is State.TIMED_OUT or decision.to is State.TIMED_OUT
         recovered = problem is None and a.known.failures > 0
@@ -165,72 +162,16 @@ class Recording:
     def _due(self, a: Asked, decision: Decision, now: datetime) -> datetime | None:
         if decision.wait is not None:
             return now + timedelta(seconds=decision.wait)
-        gap = self._gap(a, now)
+        gap = self._learning.gap(a, now)
         # The claim kept others away for its shortest lease; where the true wait is shorter, the due time is pulled back.
         return now + timedelta(seconds=gap) if gap < SHORTEST_CLAIM - 1 else None
 
-    def _gap(self, a: Asked, now: datetime) -> float:
-        learned = self._learned.get(a.clock_id)
-        clock = learned.clock if learned else Clock()
-        age = max(0.0, (now - a.clock_from).total_seconds())
-        left = max(0.0, (a.known.timeout_at - now).total_seconds())
-        gap = clock.next_gap(age, a.price or self._price, a.known.longest) * random.uniform(0.9, 1.1)  # noqa: S311
-        return max(0.5, min(gap, left))
-
-    def _processing_clock(self, j: Judged, now: datetime) -> tuple[int, datetime]:
-        clock_id = self._processing.get(j.asked.clock_id)
-        if clock_id is None:
-            return j.asked.clock_id, j.asked.clock_from
-        started = j.seen.started_at if isinstance(j.seen, Seen) else None
-        trusted = started is not None and j.asked.clock_from <= started <= now
-        return clock_id, started if trusted and started else now
-
-    def _make_clocks(self, slice_: Sequence[Judged]) -> None:
-        """Make the clocks of those that begin now, before the record: a row that is being made keeps others waiting."""
-        began = {j.asked.clock_id for j in slice_ if j.decision.to is State.PROCESSING} - self._processing.keys()
-        waiting = [learned for key in began if (learned := self._learned.get(key)) and learned.phase == "waiting"]
-        if waiting:
-            subjects = {(learned.provider, learned.subject) for learned in waiting}
-            with self._database.transaction() as tx:
-                made = clocks.ensure(tx, subjects, "processing", price=self._price, longest=self._longest)
-            self._processing |= {learned.id: made[learned.provider, learned.subject].id for learned in waiting}
-
-    def _evidence(self, slice_: Sequence[Judged]) -> list[Delta]:
-        gathered: dict[int, dict[int, list[float]]] = defaultdict(dict)
-        for j in slice_:
-            if isinstance(j.seen, Problem) or j.asked.known.state is State.TIMED_OUT:
-                continue
-            a = j.asked
-            learned = self._learned.get(a.clock_id)
-            clock = learned.clock if learned else Clock()
-            before = max(0.0, ((a.watched_at or a.clock_from) - a.clock_from).total_seconds())
-            at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
-            done = j.decision.over or j.decision.to is State.PROCESSING
-            for bucket, *shown in clock.evidence(before, at, done=done):
-                sums = gathered[a.clock_id].setdefault(bucket, [0.0, 0.0, 0.0])
-                for i, value in enumerate(shown):
-                    sums[i] += value
-        return [
-            Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
-            for clock_id, cells in sorted(gathered.items())
-        ]
-
-    def _refresh_clocks(self, slice_: Sequence[Judged]) -> None:
-        known = all(j.asked.clock_id in self._learned for j in slice_)
-        if not known or monotonic() - self._learned_at > CLOCKS_FRESH:
-            with self._database.transaction() as tx:
-                self._learned = {learned.id: learned for learned in clocks.everything(tx)}
-            self._learned_at = monotonic()
-
     @staticmethod
-    def _ailing(tx: Transaction, slice_: Sequence[Judged], now: datetime) -> list[int]:
-        """The credentials whose health these answers change."""
-        health = {key: found.health for key, found in credentials.by_id(tx, sorted(_accounts(slice_))).items()}
-        return [
-            key
-            for key, known in health.items()
-            if pausing.judge(known, _answers(slice_, key), pending=_pending(tx, slice_, key), now=now) != known
-        ]
+    def _ailing(slice_: Sequence[Judged], accounts: Mapping[int, Credential]) -> list[int]:
+        """The credentials whose health these answers may change: those with problems now, or that were not well before."""
+        troubled = {j.asked.credential_id for j in slice_ if isinstance(j.seen, Problem)}
+        unwell = {key for key in _accounts(slice_) if accounts[key].health != Health()}
+        return sorted(troubled | unwell)
 
     def _judge_credential(self, credential_id: int, slice_: Sequence[Judged], now: datetime) -> int:
         """Pause, block or resume a credential; returns how many deliveries that made.
@@ -243,7 +184,7 @@ class Recording:
                 return 0
             pending = _pending(tx, slice_, credential_id)
             health = pausing.judge(locked.health, _answers(slice_, credential_id), pending=pending, now=now)
-            return change_health(tx, locked, health, now)
+            return 0 if health == locked.health else change_health(tx, locked, health, now)
 
 
 def _accounts(slice_: Sequence[Judged]) -> set[int]:
@@ -260,9 +201,9 @@ def _pending(tx: Transaction, slice_: Sequence[Judged], credential_id: int) -> i
 
 
 def _decided_again(j: Judged, g: Generation, now: datetime) -> Judged:
-    known = replace(j.asked.known, state=g.state, provider_status=g.provider_status, outputs=g.outputs)
+    known = j.asked.known._replace(state=g.state, provider_status=g.provider_status, outputs=g.outputs)
     # Whether it is an outage is not asked again: a not-found that is judged twice ends nothing.
-    return replace(j, decision=decide(known, j.seen, now=now, roll=0.5, outage=True))
+    return j._replace(decision=decide(known, j.seen, now=now, roll=0.5, outage=True))
 
 
 def _shows_change(j: Judged) -> bool:

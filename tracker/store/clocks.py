@@ -22,13 +22,14 @@ class Learned:
     subject: str
     phase: str
     clock: Clock
+    gaps: list[float]
     price: float
     tasks: float
 
 
 def _learned(row: Any) -> Learned:
     clock = Clock(list(row.events), list(row.exposure))
-    return Learned(row.id, row.provider, row.subject, row.phase, clock, row.price, row.tasks)
+    return Learned(row.id, row.provider, row.subject, row.phase, clock, list(row.gaps), row.price, row.tasks)
 
 
 def everything(tx: Transaction) -> list[Learned]:

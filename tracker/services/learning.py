@@ -1,0 +1,101 @@
+"""What polls teach the clocks, and what the clocks say of the next poll. Evidence is gathered in memory and stored once per batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from datetime import datetime
+from math import sqrt
+from time import monotonic
+
+from tracker.core.observation import Seen
+from tracker.core.schedule import BUCKETS, Clock, position
+from tracker.store import clocks
+from tracker.store.clocks import Delta, Learned
+from tracker.store.db import Database, Transaction
+from tracker.store.due import Asked
+
+CLOCKS_FRESH = 10.0
+"""Seconds that folded clocks are kept in a process: upkeep folds no more often."""
+SOONEST = 0.5
+"""Seconds between two polls of one generation at least: no provider's state moves faster than people care."""
+
+
+class Learning:
+    """One per process. `price` and `longest` are the schedule's defaults, in seconds."""
+
+    def __init__(self, database: Database, *, price: float, longest: float) -> None:
+        self._database, self._price, self._longest = database, price, longest
+        self._learned: dict[int, Learned] = {}
+        self._learned_at = float("-inf")
+        self._processing: dict[int, int] = {}
+        self._gathered: dict[int, dict[int, list[float]]] = {}
+
+    def refresh(self, clock_ids: Iterable[int]) -> None:
+        """Read the clocks again when they are stale, or one of these is new. Opens a transaction of its own."""
+        stale = monotonic() - self._learned_at > CLOCKS_FRESH
+        if stale or any(key not in self._learned for key in clock_ids):
+            with self._database.transaction() as tx:
+                self._learned = {learned.id: learned for learned in clocks.everything(tx)}
+            self._learned_at = monotonic()
+
+    def prepare_processing(self, clock_ids: Iterable[int]) -> None:
+        """Make the clocks of those that begin now, before the record: a row that is being made keeps others waiting."""
+        began = set(clock_ids) - self._processing.keys()
+        waiting = [learned for key in began if (learned := self._learned.get(key)) and learned.phase == "waiting"]
+        if waiting:
+            subjects = {(learned.provider, learned.subject) for learned in waiting}
+            with self._database.transaction() as tx:
+                made = clocks.ensure(tx, subjects, "processing", price=self._price, longest=self._longest)
+            self._processing |= {learned.id: made[learned.provider, learned.subject].id for learned in waiting}
+
+    def processing_clock(self, a: Asked, seen: object, now: datetime) -> tuple[int, datetime]:
+        """The clock of a generation that begins to be processed, and when it started: the provider's word counts where it is possible."""
+        clock_id = self._processing.get(a.clock_id)
+        if clock_id is None:
+            return a.clock_id, a.clock_from
+        started = seen.started_at if isinstance(seen, Seen) else None
+        return clock_id, started if started and a.clock_from <= started <= now else now
+
+    def gap(self, a: Asked, now: datetime) -> float:
+        """Seconds to the next poll of a generation seen pending now, as the claim would reckon it."""
+        learned = self._learned.get(a.clock_id)
+        gaps = learned.gaps if learned else _COLD
+        at = position((now - a.clock_from).total_seconds())
+        i = min(int(at), BUCKETS - 1)
+        gap = gaps[i] + (gaps[i + 1] - gaps[i]) * (at - i)
+        if a.price is not None:
+            gap *= sqrt(a.price / (learned.price if learned else self._price))
+        left = (a.known.timeout_at - now).total_seconds()
+        return max(SOONEST, min(gap * random.uniform(0.9, 1.1), a.known.longest, max(left, 0.0)))  # noqa: S311 - spreads load
+
+    def watch(self, a: Asked, *, done: bool) -> None:
+        """A well-formed answer came: the generation was still pending (or is done) at the time it was asked about."""
+        learned = self._learned.get(a.clock_id)
+        clock = learned.clock if learned else Clock()
+        before = 0.0 if a.watched_at is None else max(0.0, (a.watched_at - a.clock_from).total_seconds())
+        at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
+        cells = self._gathered.setdefault(a.clock_id, {})
+        for bucket, passed, ended, watched in clock.evidence(before, at, done=done):
+            cell = cells.get(bucket)
+            if cell is None:
+                cells[bucket] = [passed, ended, watched]
+            else:
+                cell[0] += passed
+                cell[1] += ended
+                cell[2] += watched
+
+    def store(self, tx: Transaction) -> None:
+        """Append what was gathered since the last time."""
+        gathered, self._gathered = self._gathered, {}
+        clocks.append(
+            tx,
+            [
+                Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
+                for clock_id, cells in sorted(gathered.items())
+                if cells
+            ],
+        )
+
+
+_COLD = Clock().gaps(0.5, 60.0)
