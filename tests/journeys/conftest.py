@@ -164,6 +164,11 @@ class Workers:
         options = ["-c", str(QUEUES[name]), "--without-gossip", "--without-mingle"]
         return [*celery, "worker", "-Q", name, "-n", f"{name}-{os.getpid()}@%h", *options]
 
+    def ready(self) -> None:
+        """Wait until each worker takes messages."""
+        for name in QUEUES.keys() & self.running.keys():
+            until(lambda log=self.logs / f"{name}.log": "ready." in log.read_text(), 30, f"{name} is ready")
+
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to the process with all its children."""
         os.killpg(self.running[name].pid, number)

@@ -46,7 +46,7 @@ STORIES = (
 """Lives that keep every queue busy, so that a kill falls into the middle of something."""
 
 _BUSY = {
-    "poll": "SELECT FROM flights WHERE until > clock_timestamp() + interval '44 s'",
+    "poll": "SELECT FROM flights WHERE until > clock_timestamp() + interval '42 s'",
     "webhook": "SELECT FROM deliveries WHERE lease_until > clock_timestamp()",
     "download": "SELECT FROM artifacts WHERE lease_until > clock_timestamp()",
 }
@@ -101,6 +101,7 @@ class Installation:
         for name in (*QUEUES, "beat", "beat-2", "api"):
             self.workers.start(name)
         until(lambda: self.api("GET", "/healthz"), 20, "the API is up")
+        self.workers.ready()
 
     def stop(self) -> None:
         self.workers.stop()
