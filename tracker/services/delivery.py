@@ -61,7 +61,7 @@ class Delivery:
         self._rung = self._idle = self._closing = False
         self._made = self._late = 0
         self._hungry = False
-        self._claim_at = self._called_at = self._slice_ends = 0.0
+        self._claim_at = self._called_at = self._slice_ends = self._first_landed = 0.0
         self._landed: list[Sent] = []
 
     def send_due(self, patience: float = PATIENCE) -> int:
@@ -97,27 +97,32 @@ class Delivery:
         while not (self._closing and not poster.flying and not self._landed):
             try:
                 self._turn(poster)
-            except Exception:
-                log.exception("webhooks stumbled; what was answered is kept, and recorded as soon as it can be")
-                self._hungry = True
-                self._rest(STUMBLE)
-
-    def _rest(self, seconds: float) -> None:
-        with self._state:
-            self._state.wait_for(lambda: self._closing, seconds)
+            except Exception as wrong:
+                away = db.unreachable(wrong)
+                log.warning(
+                    "%s; what was answered is kept until it can be recorded",
+                    "the database is away" if away else "webhooks stumbled",
+                    exc_info=None if away else wrong,
+                )
+                self._hungry, self._slice_ends = True, monotonic() + STUMBLE
+                self._gather(poster, STUMBLE)
 
     def _turn(self, poster: Poster) -> None:
         now = monotonic()
         if not self._closing and (self._hungry or now >= self._claim_at) and poster.flying < AT_ONCE:
             self._claim(poster)
         self._look_around(poster)
-        landed = poster.landed(self._wait(poster))
-        if landed and not self._landed:
-            self._slice_ends = monotonic() + SLICE
-        self._landed += [Sent(posted.post.key, webhook.attempt(posted)) for posted in landed]
-        self._late -= sum(posted.post.key.lane >= RETRIES for posted in landed)
+        self._gather(poster, self._wait(poster))
         if self._landed and (not poster.flying or monotonic() >= self._slice_ends):
             self._record()
+
+    def _gather(self, poster: Poster, wait: float) -> None:
+        landed = poster.landed(wait)
+        if landed and not self._landed:
+            self._slice_ends = self._first_landed = monotonic()
+            self._slice_ends += SLICE
+        self._landed += [Sent(posted.post.key, webhook.attempt(posted)) for posted in landed]
+        self._late -= sum(posted.post.key.lane >= RETRIES for posted in landed)
 
     def _wait(self, poster: Poster) -> float:
         if self._rung or (self._hungry and poster.flying < AT_ONCE):
@@ -170,7 +175,7 @@ class Delivery:
         try:
             self._aftermath.record(self._landed)
         except Exception:
-            if monotonic() < self._slice_ends + LEASE.total_seconds():
+            if monotonic() < self._first_landed + LEASE.total_seconds():
                 raise
             log.exception("%d attempts could not be recorded; they will be made again", len(self._landed))
         with self._state:
