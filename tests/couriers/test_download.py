@@ -10,7 +10,6 @@ from tests.couriers.files import FILM, SHA, Files
 from tests.net import hostile
 from tracker.core.addresses import Policy
 from tracker.couriers import download as downloads
-
 from tracker.couriers.download import DownloadError, Limits, Partial, download
 from tracker.net.guard import GuardedSession
 
