@@ -222,7 +222,7 @@ class Place:
             self.ahead(max(0.0, (due_at - self.now()).total_seconds() + 0.002))
             made = self.poll()
             if not made:  # only a paused or blocked account is due: look again when it is probed
-                self.ahead(5.0)
+                self.ahead(10.0)
             asked += made
         self.ahead(max(0.0, (ends - self.now()).total_seconds()) if not stop() else 0.0)
         return asked

@@ -95,20 +95,21 @@ def test_two_answers_cross_and_the_older_one_moves_nothing_back(place: Place, re
     relay.says("t", "pending")
     g = place.register("t")
     old = place.claim()
-    observed: list[Any] = []
+    late: list[Any] = []
     # The first answer is read but not recorded before a second question is asked and recorded.
     recording = place.services.polling._recording
     record = recording.record
     try:
-        recording.record = lambda slice_, now: observed.append((slice_, now))  # type: ignore[method-assign]
+        recording.record = lambda *observed: late.append(observed)  # type: ignore[method-assign, assignment]
         place.ask(old)
     finally:
         recording.record = record  # type: ignore[method-assign]
     relay.says("t", "processing")
     place.ahead(30)
     assert place.poll() == 1
-    for slice_, now in observed:
-        recording.record(slice_, now)
+    for observed in late:
+        recording.record(*observed)
+    assert late
     assert place.get(g).state == "processing"
     assert place.types(g) == ["registered", "processing"]
 
