@@ -71,14 +71,15 @@ def celery_app(broker_url: str, *, embedded_namespace: str = "tracker:") -> Cele
         accept_content=["json"],
         task_create_missing_queues=False,
         task_default_queue=DEFAULT,
-        task_queues=[Queue(name, queue_arguments=kind) for name in QUEUES],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(name, routing_key=name, queue_arguments=kind) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_publish_retry=False,
         task_soft_time_limit=50,
         task_time_limit=60,
         worker_max_tasks_per_child=5000,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # It concerns late acks alone; unset, Celery warns of it at each lost connection.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         timezone="UTC",
         enable_utc=True,
         beat_max_loop_interval=5,

@@ -63,6 +63,10 @@ class Services:
     keeping: Keeping
     upkeep: Upkeep
 
+    def stop(self) -> None:
+        """This process will end soon: leave to others what takes long."""
+        self.downloading.stop()
+
     def close(self) -> None:
         """Finish what is being sent, and give all connections back."""
         self.delivery.close()

@@ -5,19 +5,37 @@ Services are built in each process at its first task, after the fork: engines, s
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from functools import cache
 from typing import Any
 
-from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_process_shutdown
+from celery import Task
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutting_down,
+)
+from typing_extensions import override
 
 from tracker import logs, wiring
 from tracker.bell import celery_app
 from tracker.settings import attach, load
+from tracker.store import db
+
+log = logging.getLogger(__name__)
 
 settings = attach(load())
 app = celery_app(settings.required("broker_url"))
 app.conf.imports = ("workers.tasks",)
+
+TALKATIVE = ("celery.worker.strategy", "celery.worker.request", "celery.app.trace", "celery.beat")
+"""They write a line or two for every message: an installation with nothing to do is silent. `debug` lets them speak."""
+UNUSED = "kombu.transport.native_delayed_delivery"
+"""Warns at each start with RabbitMQ of a way to delay messages that we never use."""
 
 TIMETABLE: dict[str, tuple[str, float]] = {
     "tick": ("upkeep.tick", 1.0),
@@ -38,19 +56,67 @@ def services() -> wiring.Services:
     return wiring.build(settings, application=f"tracker-worker-{os.getpid()}", pool=3)
 
 
+class Patient(Task):  # type: ignore[misc]
+    """A task without its database does nothing, and says so in one line: what is due stays due."""
+
+    @override
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run the task."""
+        try:
+            return super().__call__(*arguments, **named)
+        except Exception as wrong:
+            if not db.unreachable(wrong):
+                raise
+            log.warning("%s: the database is not reachable", self.name)
+            return None
+
+
 @setup_logging.connect
 def _logging(**_: Any) -> None:
     logs.configure(settings, process="worker")
+    if settings.log_level != "debug":
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(UNUSED).setLevel(logging.ERROR)
+
+
+class Ending:
+    """How the processes of a pool learn that their worker ends: the only writing end of a pipe closes, by will or by death."""
+
+    def __init__(self) -> None:
+        self._reads, self._writes = os.pipe()
+
+    def announce(self) -> None:
+        """The worker ends. A second call changes nothing."""
+        if self._writes >= 0:
+            os.close(self._writes)
+            self._writes = -1
+
+    def watch(self) -> None:
+        """In a process of the pool: stop what takes long when the worker ends."""
+        self.announce()  # a copy of ours would keep the pipe open
+        threading.Thread(target=self._wait, name="ending", daemon=True).start()
+
+    def _wait(self) -> None:
+        os.read(self._reads, 1)
+        if services.cache_info().currsize:
+            services().stop()
 
 
 @celeryd_init.connect
-def _name_process(**_: Any) -> None:
-    services.cache_clear()
+def _begin(**_: Any) -> None:
+    app.ending = Ending()
+
+
+@worker_shutting_down.connect
+def _announce(**_: Any) -> None:
+    app.ending.announce()
 
 
 @worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     services.cache_clear()
+    app.ending.watch()
 
 
 @worker_process_shutdown.connect

@@ -5,23 +5,23 @@ from __future__ import annotations
 from uuid import UUID
 
 from tracker import bell
-from workers.app import app, services
+from workers.app import Patient, app, services
 
 
-@app.task(name="upkeep.tick", send_events=False)  # one a second would bury the story that Flower tells
+@app.task(base=Patient, name="upkeep.tick", send_events=False)  # one a second would bury the story that Flower tells
 def tick() -> None:
     """Beat's ring: notice time that did not count, ring for what is due, and dispatch polls."""
     services().upkeep.tick()
     services().polling.dispatch()
 
 
-@app.task(name=bell.DISPATCH)
+@app.task(base=Patient, name=bell.DISPATCH)
 def dispatch() -> None:
     """Something new may be due for polling."""
     services().polling.dispatch()
 
 
-@app.task(name=bell.ASK)
+@app.task(base=Patient, name=bell.ASK)
 def ask(batch: str, claims: list[tuple[str, int]]) -> None:
     """Ask about one claimed batch, then look whether its room lets more out."""
     services().polling.ask(UUID(batch), [(UUID(key), fence) for key, fence in claims])
@@ -29,31 +29,31 @@ def ask(batch: str, claims: list[tuple[str, int]]) -> None:
         services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="a batch ended")
 
 
-@app.task(name=bell.SEND)
+@app.task(base=Patient, name=bell.SEND)
 def send() -> None:
     """Webhooks are due. What hangs longer than this is left to the process's own thread, so that the next ring finds somebody."""
     services().delivery.send_due(patience=0.2)
 
 
-@app.task(name=bell.FETCH, soft_time_limit=9000, time_limit=9060)
+@app.task(base=Patient, name=bell.FETCH, soft_time_limit=9000, time_limit=9060)
 def fetch() -> None:
     """Copies are wanted. The limit is a little more than a shift with its last download and the way into the store."""
     services().downloading.fetch_due()
 
 
-@app.task(name=bell.SWEEP_COPIES, soft_time_limit=3500, time_limit=3560)
+@app.task(base=Patient, name=bell.SWEEP_COPIES, soft_time_limit=3500, time_limit=3560)
 def sweep_copies() -> None:
     """Remove what the store and its disk need not hold; in the download queue, because that is where the disk is."""
     services().keeping.sweep()
 
 
-@app.task(name="upkeep.fold-clocks", send_events=False)
+@app.task(base=Patient, name="upkeep.fold-clocks", send_events=False)
 def fold_clocks() -> None:
     """Merge what polls showed into the learned clocks."""
     services().upkeep.fold_clocks()
 
 
-@app.task(name="upkeep.sweep")
+@app.task(base=Patient, name="upkeep.sweep")
 def sweep() -> None:
     """Forget what has expired."""
     services().upkeep.sweep()

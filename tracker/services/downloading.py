@@ -20,7 +20,7 @@ from tracker.core import backoff, ids
 from tracker.couriers.download import DownloadError, Fetched, Limits, Partial, download, pass_through
 from tracker.couriers.store import ArtifactStore, StorageError
 from tracker.net.guard import GuardedSession
-from tracker.services.job import ClaimLostError, Error, Job, Outcome
+from tracker.services.job import ClaimLostError, Error, Job, Outcome, StoppedError
 from tracker.services.links import BusyError, Links
 from tracker.services.storing import Copies
 from tracker.store import artifacts, db, keeping, switches
@@ -61,6 +61,11 @@ class Downloading:
         self._links, self._store, self._copies = links, store, copies
         self._limits, self._at_once = limits or Limits(), at_once
         self._threads: ThreadPoolExecutor | None = None
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Claim no more, and give back what is under way, to be gone on with from where it is: this process ends."""
+        self._stopping = True
 
     def fetch_due(self, shift: float = SHIFT) -> int:
         """Fetch what is due until nothing is, or the shift is over; returns how many tries were made."""
@@ -70,7 +75,7 @@ class Downloading:
         ends, made, renewed = monotonic() + shift, 0, monotonic()
         while True:
             free = self._at_once - len(flying)
-            claimed = self._claim(free) if free and monotonic() < ends else []
+            claimed = self._claim(free) if free and monotonic() < ends and not self._stopping else []
             if claimed and len(claimed) == free:
                 # There may be more than we took: another process may join.
                 self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="more is due")
@@ -82,6 +87,8 @@ class Downloading:
             for future in ended:
                 del flying[future]
                 future.result()
+            for job in flying.values():
+                job.stopped = self._stopping
             if monotonic() - renewed >= RENEW_EVERY:
                 self._renew(list(flying.values()))
                 renewed = monotonic()
@@ -125,6 +132,8 @@ class Downloading:
                         into.unlink()
         except ClaimLostError:
             log.info("%s is fetched by another worker now", wanted.name, extra=_about(wanted))
+        except StoppedError:
+            self._later(job, timedelta(0))
         except BusyError:
             self._later(job, BUSY_WAIT)
         except DownloadError as wrong:

@@ -13,15 +13,20 @@ class ClaimLostError(Exception):
     """Another worker has this artifact now."""
 
 
+class StoppedError(Exception):
+    """This process ends: what is on disk stays, and somebody else goes on."""
+
+
 @dataclass(slots=True)
 class Job:
-    """One download under way. `done` is written by its thread, `lost` by the one that renews."""
+    """One download under way. `done` is written by its thread, `lost` and `stopped` by the one that renews."""
 
     wanted: Wanted
     began: float = field(default_factory=monotonic)
     done: int = 0
     shown: tuple[float, int] = field(default_factory=lambda: (monotonic(), 0))
     lost: bool = False
+    stopped: bool = False
     resumed: int = 0
     """Bytes that were there when this try began: more at its end is progress."""
 
@@ -29,6 +34,8 @@ class Job:
         self.done = done
         if self.lost:
             raise ClaimLostError
+        if self.stopped:
+            raise StoppedError
 
 
 Error = dict[str, str]
