@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from sqlalchemy import CheckConstraint, UniqueConstraint, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from alembic import command
 from tracker.errors import SchemaOutdatedError
 from tracker.store import db
 from tracker.store.db import Database

@@ -6,12 +6,12 @@ import logging
 from functools import cache
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import tracker
-from alembic import command
 from tracker.store.db import sqlalchemy_url
 
 
