@@ -27,7 +27,7 @@ PART = 8 * 1024 * 1024
 """Bytes of one part of an upload; S3 takes 10,000 of them, more than the largest file that we fetch."""
 PARTS_AT_ONCE = 2
 """Parts of one upload under way, each of which is held in memory (obstore's own 12 would be 100 MB)."""
-RETRIES: dict[str, Any] = {"max_retries": 5, "retry_timeout": timedelta(minutes=2)}
+RETRIES: Any = {"max_retries": 5, "retry_timeout": timedelta(minutes=2)}
 """Of one request to the store; what fails then is tried again as a whole, without fetching anything twice."""
 PARTIALS = ".partial"
 """The folder of partial files in a local store: on the same disk, so that the last step is a rename."""
