@@ -153,8 +153,14 @@ class GenerationChange(Form):
     metadata: Metadata = {}
 
 
+def _ascii(value: str) -> str:
+    if not value.isascii():
+        raise ValueError("headers carry ASCII only; encode it first")
+    return value
+
+
 Header = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
-HeaderValue = Annotated[str, Field(max_length=4000), AfterValidator(_printable)]
+HeaderValue = Annotated[str, Field(max_length=4000), AfterValidator(_printable), AfterValidator(_ascii)]
 RESERVED_HEADERS = frozenset(
     {
         "host",
