@@ -10,7 +10,8 @@ from itertools import accumulate
 from typing import Any
 
 from bench import kit
-from bench.ground import Ground, Simulator, Tracker, laid
+from bench.ground import Ground, Tracker, laid
+from bench.programs import Simulator
 
 WORKERS = 4
 WINDOW = 10.0

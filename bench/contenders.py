@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psycopg
 
-from bench.ground import Ground, Program, Tracker, Upstream
+from bench.ground import Ground, Tracker
 from bench.kit import ROOT, rest_until, say, wait_for
+from bench.programs import Program, Upstream
 
 PEERS = ROOT / "bench" / "peers"
 ENVIRONMENTS = {name: ROOT / "bench" / f".venv-{name}" for name in ("peers", "peers-arq")}
@@ -114,7 +115,8 @@ class Peer(Contender):
             "BENCH_IN_FLIGHT": str(at.in_flight),
             "BENCH_IDS": str(at.ids_file),
             "BENCH_CA": str(at.ground.authority_file),
-            "PYTHONPATH": f"{PEERS}:{ROOT / 'bench' / 'trust'}",
+            "REQUESTS_CA_BUNDLE": str(at.ground.authority_file),
+            "PYTHONPATH": str(PEERS),
         }
         log = at.ground.folder / "peers.log"
         self._programs["producer"] = Program(self._command(self.producer), log=log, environ=environ, ready=b"ready")

@@ -11,8 +11,9 @@ from statistics import median
 from typing import Any
 
 from bench import kit
-from bench.ground import Tracker, Upstream, laid, new_ids, pending_answer
+from bench.ground import Tracker, laid, new_ids, pending_answer
 from bench.proc import Meter, memory
+from bench.programs import Upstream
 
 PROGRAMS = ("api", "worker-poll", "worker-default", "worker-webhook", "worker-download", "beat")
 LAG = "SELECT greatest(0, extract(epoch FROM now() - min(due_at)))::float8 FROM polls WHERE credential_id = %s AND lane = 0"

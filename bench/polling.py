@@ -13,8 +13,9 @@ from typing import Any
 
 from bench import kit
 from bench.contenders import ENVIRONMENTS, Contender, Ours, Stage, everyone, install_peers, peers_table, settle, stage
-from bench.ground import Upstream, laid, new_ids, pending_answer
+from bench.ground import laid, new_ids, pending_answer
 from bench.proc import Meter
+from bench.programs import Upstream
 
 SCENARIOS = {"plain": (0.0, False), "200ms": (200.0, False), "tls": (0.0, True), "tls-200ms": (200.0, True)}
 """Name: upstream latency in ms, and whether over TLS."""

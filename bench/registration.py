@@ -15,8 +15,9 @@ from statistics import median
 from typing import Any
 
 from bench import kit
-from bench.ground import Tracker, Upstream, laid, new_ids, pending_answer
+from bench.ground import Tracker, laid, new_ids, pending_answer
 from bench.proc import Meter
+from bench.programs import Upstream
 
 CALLERS = 16
 """Connections of the callers, kept alive."""

@@ -17,7 +17,8 @@ from typing import Any
 from uuid import UUID
 
 from bench import kit
-from bench.ground import Ground, Program, Tracker, Upstream, call, laid, new_ids, pending_answer
+from bench.ground import Ground, Tracker, laid, new_ids, pending_answer
+from bench.programs import Program, Upstream, call
 from tracker.core import ids
 from tracker.embedded.ports import free_port, release
 from tracker.services.forms import EndpointForm, RegistrationForm
