@@ -20,7 +20,7 @@ from tracker.store.credentials import Credential
 from tracker.store.due import Asked
 from tracker.store.vault import Vault
 
-AT_ONCE = 200
+AT_ONCE = 500
 """Requests in flight per batch; the credentials' own bounds were kept by the claim."""
 DEADLINE = 15.0
 """Seconds for one answer, everything included. Relays that take longer are asked again later."""
@@ -50,6 +50,7 @@ class Round:
     accounts: Mapping[int, Credential]
     now: Callable[[], datetime]
     opened: dict[tuple[int, str], Account | Problem] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)
     paid: Mapping[int, int] = field(default_factory=dict)
     """Requests that the claim paid for, by credential."""
     without_batch: set[int] = field(default_factory=set)
@@ -58,6 +59,13 @@ class Round:
     """Claimed, but not asked about: asking them singly would break the budget. They are due again at once."""
     extra: Counter[int] = field(default_factory=Counter)
     """Requests made beyond what was paid for, by credential."""
+
+    def host(self, base_url: str) -> str:
+        """`host:port` of an account: taken apart once, not for every question."""
+        found = self.hosts.get(base_url)
+        if found is None:
+            found = self.hosts[base_url] = host_of(base_url)
+        return found
 
 
 class Asking:
@@ -133,7 +141,7 @@ class Asking:
             question = provider.question(account, Subject(first.task_id, first.kind))
         return Ask(
             key=errand, method=question.method, url=question.url, headers=question.headers, body=question.body,
-            deadline=DEADLINE, host_allowed=host_of(account.base_url),
+            deadline=DEADLINE, host_allowed=round_.host(account.base_url),
         )  # fmt: skip
 
     def _read(self, answer: Answer, round_: Round) -> tuple[list[Observed], list[_Errand]]:

@@ -57,15 +57,23 @@ class Learning:
         started = seen.started_at if isinstance(seen, Seen) else None
         return clock_id, started if started and a.clock_from <= started <= now else now
 
-    def gap(self, a: Asked, now: datetime) -> float:
-        """Seconds to the next poll of a generation seen pending now, as the claim would reckon it."""
+    def sooner(self, a: Asked, now: datetime, than: float) -> float | None:
+        """Seconds to the next poll of a generation seen pending now, where that is less than `than`; None otherwise."""
         learned = self._learned.get(a.clock_id)
         gaps = learned.gaps if learned else _COLD
+        # Most clocks have no gap that short at any age, which is cheaper to know than the gap itself.
+        if a.price is None and min(gaps) * 0.9 > than and (a.known.timeout_at - now).total_seconds() > than:
+            return None
+        gap = self._gap(a, now, gaps, learned.price if learned else self._price)
+        return gap if gap < than else None
+
+    @staticmethod
+    def _gap(a: Asked, now: datetime, gaps: list[float], price: float) -> float:
         at = position((now - a.clock_from).total_seconds())
         i = min(int(at), BUCKETS - 1)
         gap = gaps[i] + (gaps[i + 1] - gaps[i]) * (at - i)
         if a.price is not None:
-            gap *= sqrt(a.price / (learned.price if learned else self._price))
+            gap *= sqrt(a.price / price)
         left = (a.known.timeout_at - now).total_seconds()
         return max(SOONEST, min(gap * random.uniform(0.9, 1.1), a.known.longest, max(left, 0.0)))  # noqa: S311 - spreads load
 

@@ -162,9 +162,9 @@ class Recording:
     def _due(self, a: Asked, decision: Decision, now: datetime) -> datetime | None:
         if decision.wait is not None:
             return now + timedelta(seconds=decision.wait)
-        gap = self._learning.gap(a, now)
         # The claim kept others away for its shortest lease; where the true wait is shorter, the due time is pulled back.
-        return now + timedelta(seconds=gap) if gap < SHORTEST_CLAIM - 1 else None
+        gap = self._learning.sooner(a, now, SHORTEST_CLAIM - 1)
+        return None if gap is None else now + timedelta(seconds=gap)
 
     @staticmethod
     def _ailing(slice_: Sequence[Judged], accounts: Mapping[int, Credential]) -> list[int]:

@@ -65,11 +65,16 @@ WITH purse AS MATERIALIZED (
                  (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
      ORDER BY c.refilled_at
        FOR NO KEY UPDATE OF c SKIP LOCKED),
-allowed AS MATERIALIZED (
-    SELECT id, have, probing, size, exp(least(lag, :most_lag) / 16) AS stretch,
-           CASE WHEN probing OR failing >= :failing THEN least(1, room)
-                ELSE least(floor(have) * size, room * size, greatest(:n / count(*) OVER (), 5)) END AS asks
+able AS MATERIALIZED (
+    SELECT id, have, probing, size, exp(least(lag, :most_lag) / 16) AS stretch, greatest(:n / count(*) OVER (), 5) AS share,
+           greatest(CASE WHEN probing OR failing >= :failing THEN least(1, room) ELSE least(floor(have), room) * size END, 0) AS could
       FROM purse),
+allowed AS MATERIALIZED (
+    SELECT id, have, probing, size, stretch,
+           -- What accounts with little allowance leave of their share goes to those with more.
+           least(could, greatest(share, (:n - coalesce(sum(could) FILTER (WHERE could < share) OVER (), 0))
+                                        / greatest(count(*) FILTER (WHERE could >= share) OVER (), 1))) AS asks
+      FROM able),
 due AS MATERIALIZED (
     SELECT d.generation_id, a.id AS credential_id
       FROM allowed a CROSS JOIN LATERAL (
@@ -204,7 +209,8 @@ def asked(tx: Transaction, claims: Sequence[tuple[UUID, int]], longest: float) -
         ),
         {"ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
     )
-    return [_asked(row, longest) for row in rows]
+    # Fetched in one go: one by one, the fetching costs more than the query.
+    return [_asked(row, longest) for row in rows.all()]
 
 
 def _asked(row: Any, longest: float) -> Asked:

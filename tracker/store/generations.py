@@ -108,10 +108,11 @@ def of_tasks(tx: Transaction, project_id: UUID, tasks: Collection[Task]) -> dict
     providers, accounts, task_ids = (list(column) for column in zip(*tasks, strict=True))
     rows = tx.execute(
         text(
-            f"{_COLUMNS} JOIN unnest(CAST(:providers AS text[]), CAST(:accounts AS int[]), CAST(:task_ids AS text[]))"
-            " AS t (provider, credential_id, task_id)"
-            " ON g.provider = t.provider AND g.credential_id = t.credential_id AND g.task_id = t.task_id"
-            " WHERE g.project_id = :project_id"
+            # One probe of the unique index for each: on a table that was never analysed, a join may read the index whole each time.
+            f"{_COLUMNS} WHERE g.id IN (SELECT f.id FROM unnest(CAST(:providers AS text[]), CAST(:accounts AS int[]),"
+            " CAST(:task_ids AS text[])) AS t (provider, credential_id, task_id) CROSS JOIN LATERAL ("
+            " SELECT o.id FROM generations o WHERE o.project_id = :project_id AND o.provider = t.provider"
+            " AND o.credential_id = t.credential_id AND o.task_id = t.task_id LIMIT 1) f)"
         ),
         {"project_id": project_id, "providers": providers, "accounts": accounts, "task_ids": task_ids},
     )
