@@ -105,11 +105,11 @@ class Artifacts:
                 digest.update(chunk)
                 size += len(chunk)
         except FileNotFoundError:
-            return "it is gone from the store"
+            return "it cannot be read: it is gone from the store"
         except StorageError as unreadable:
             return f"it cannot be read: {unreadable}"
         if size != artifact.size:
-            return f"it has {size:,} bytes, and {artifact.size:,} were stored"
+            return f"its size differs: {size:,} bytes, and {artifact.size:,} were stored"
         return None if digest.hexdigest() == artifact.sha256 else "its SHA-256 differs from what was stored"
 
     def link(
