@@ -88,6 +88,8 @@ class Supervisor:
         self._once: Child | None = None
         self._say, self._orders, self._changed = say, orders, changed
         self._rotated_at = time.monotonic()
+        # What this process had started before is none of ours, and no stray either.
+        self._others = frozenset(adopted(set()))
 
     def launch(self, *members: Member) -> None:
         """Start them and look after them from now on."""
@@ -195,7 +197,7 @@ class Supervisor:
 
     def _end_strays(self) -> None:
         children = [*(member.child for member in self.members), *((self._once,) if self._once else ())]
-        known = {child.process.pid for child in children if child.process}
+        known = {child.process.pid for child in children if child.process}.union(self._others)
         for pid in list(adopted(known)):
             with suppress(ProcessLookupError, ChildProcessError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
