@@ -47,7 +47,10 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     server = Postgres(
-        tmp_path_factory.mktemp("servers") / "postgres", port=free_port(15632), password="test", extra=FAST
+        tmp_path_factory.mktemp("servers") / "postgres",
+        port=free_port(15632),
+        password=secrets.token_hex(8),
+        extra=FAST,
     )
     server.start()
     yield server.url
@@ -91,7 +94,7 @@ def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    server = Valkey(tmp_path_factory.mktemp("servers") / "valkey", port=free_port(16632), password="test")
+    server = Valkey(tmp_path_factory.mktemp("servers") / "valkey", port=free_port(16632), password=secrets.token_hex(8))
     server.start()
     yield server.url
     server.stop()

@@ -22,15 +22,10 @@ def test_chaos(
     seed: int, tmp_path: Path, simulator: Simulator, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dice = random.Random(seed)
-    world = Installation(tmp_path, simulator, receiver)
-    world.start()
-    try:
+    with Installation(tmp_path, simulator, receiver).running() as world:
         _disasters(world, dice)
         world.settle(180)
         figures = check(world)
-    finally:
-        world.stop()
-        print(world.workers.said())
     with capsys.disabled():
         print(_table(seed, world, figures))
 

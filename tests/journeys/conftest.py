@@ -20,6 +20,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tracker import wiring
+from tracker.embedded.child import _end_with_parent
 from tracker.embedded.ports import free_port, release
 from tracker.services.forms import CredentialForm
 from tracker.settings import Settings
@@ -103,7 +104,12 @@ class Simulator:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "tracker.simulator", "--port", str(port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            preexec_fn=_end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it takes no lock
+        )
         assert self.process.stdout is not None
         assert b"ready" in self.process.stdout.readline()
 
@@ -152,8 +158,9 @@ class Workers:
     def start(self, name: str) -> None:
         with (self.logs / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                self._command(name), stdout=log, stderr=log, env=self.environment, cwd=self.logs, start_new_session=True
-            )
+                self._command(name), stdout=log, stderr=log, env=self.environment, cwd=self.logs, start_new_session=True,
+                preexec_fn=_end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it takes no lock
+            )  # fmt: skip
 
     def _command(self, name: str) -> list[str]:
         celery = [sys.executable, "-m", "celery", "-A", "workers.app"]
@@ -200,11 +207,13 @@ def workers(
     logs = tmp_path / "logs"
     logs.mkdir()
     started = Workers(settings, logs)
-    for name in (*QUEUES, "beat"):
-        started.start(name)
-    yield started
-    started.stop()
-    sys.stdout.write(started.said())
+    try:
+        for name in (*QUEUES, "beat"):
+            started.start(name)
+        yield started
+    finally:
+        started.stop()
+        sys.stdout.write(started.said())
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import pytest
@@ -68,8 +70,9 @@ class Installation:
 
     def __init__(self, folder: Path, simulator: Simulator, receiver: Receiver) -> None:
         self.simulator, self.receiver, self.tally = simulator, receiver, Tally()
-        self.postgres = Postgres(folder / "postgres", port=free_port(17632), password="test")
-        self.valkey = Valkey(folder / "valkey", port=free_port(17732), password="test")
+        # A password of its own each time: what an interrupted run left behind must not join.
+        self.postgres = Postgres(folder / "postgres", port=free_port(17632), password=secrets.token_hex(8))
+        self.valkey = Valkey(folder / "valkey", port=free_port(17732), password=secrets.token_hex(8))
         self.api_port = free_port(17832)
         self.settings = Settings(
             home=folder / "home",
@@ -84,13 +87,23 @@ class Installation:
         self.logs = folder / "logs"
         self.logs.mkdir()
         self.workers = Workers(self.settings, self.logs)
+        self.services = wiring.build(self.settings)
         receiver.delay = 0.2  # so that a kill finds one in the middle
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Started, and ended with everything that it began, however the test ends."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
+            print(self.workers.said())
 
     def start(self) -> None:
         self.postgres.start()
         self.valkey.start()
         migrate(self.postgres.url)
-        self.services = wiring.build(self.settings)
         self.services.keys.ensure_bootstrap(self.settings.required("bootstrap_api_key"))
         self.project: UUID = self.services.keys.project().project_id
         form = CredentialForm(
@@ -100,7 +113,7 @@ class Installation:
         self.receiver.secret = self.services.endpoints.project_secret(self.project)
         for name in (*QUEUES, "beat", "beat-2", "api"):
             self.workers.start(name)
-        until(lambda: self.api("GET", "/healthz"), 20, "the API is up")
+        until(lambda: self.api("GET", "/healthz"), 60, "the API is up")
         self.workers.ready()
 
     def stop(self) -> None:
@@ -191,7 +204,12 @@ class Installation:
     def settle(self, seconds: float) -> None:
         """Wait until every generation has ended, and each of its copies and webhooks is where it belongs."""
         began = time.monotonic()
-        until(lambda: not self.left(), seconds, lambda: f"all is settled; left are {self.left()}", pause=0.5)
+        until(
+            lambda: not self.left(),
+            seconds,
+            lambda: f"all is settled; left are {self.left()} {self._waiting()}",
+            pause=0.5,
+        )
         self.tally.settled_in = time.monotonic() - began
 
     def left(self) -> dict[str, int]:
@@ -201,6 +219,11 @@ class Installation:
         left += Counter(f"artifact {a.state}" for g in found for a in g.artifacts if a.state != "stored")
         rows, _ = self.services.deliveries.page(self.project, None, 200, state="pending")
         return left + Counter({"deliveries": len(rows)})
+
+    def _waiting(self) -> list[Any]:
+        """The webhooks that are not delivered, with what became of their attempts."""
+        rows, _ = self.services.deliveries.page(self.project, None, 200, state="pending")
+        return [self.services.deliveries.get(self.project, row.id) for row in rows]
 
 
 def _started(server: Postgres | Valkey) -> bool:

@@ -22,11 +22,8 @@ Message = list[Any]
 
 @pytest.fixture
 def world(tmp_path: Path, simulator: Simulator, receiver: Receiver) -> Iterator[Installation]:
-    installation = Installation(tmp_path, simulator, receiver)
-    installation.start()
-    yield installation
-    installation.stop()
-    print(installation.workers.said())
+    with Installation(tmp_path, simulator, receiver).running() as installation:
+        yield installation
 
 
 def test_every_process_killed_once(world: Installation) -> None:

@@ -39,6 +39,7 @@ class Expected:
     failing: int = 0
     """How many answers at its beginning are failed observations; each is followed by the wait of its number."""
     account: str = "default"
+    queue: float = 1.0
     duration: float = 3.0
     """Seconds; longer where a misbehaviour in the middle must be seen."""
     price: float | None = None
@@ -93,7 +94,7 @@ FAULTS: dict[str, Expected] = {
     "mute": _failed("the provider says 'failed' and gives no reason"),
     "neverends": Expected("timed_out"),
     "backwards": Expected(duration=6, price=0.02),
-    "unknown": Expected(problem="unknown_status", failing=1, duration=8),
+    "unknown": Expected(problem="unknown_status", failing=1, queue=0, duration=12),
     "unknown_always": Expected("timed_out", problem="unknown_status", failing=1),
     "nourl_8s": Expected(problem="no_output"),
     "nourl_always": Expected("timed_out", problem="no_output"),
@@ -124,7 +125,7 @@ def _submit(simulator: Simulator) -> dict[str, str]:
     made: dict[str, str] = {}
     for name in names:
         fails = {"fail_reason": REASON} if FAULTS[name].message == REASON else {}
-        wish = {"queue": 1, "duration": FAULTS[name].duration, "misbehaviour": name, **fails}
+        wish = {"queue": FAULTS[name].queue, "duration": FAULTS[name].duration, "misbehaviour": name, **fails}
         made[simulator.call("generations", wish)["id"]] = name
     return made
 

@@ -19,11 +19,8 @@ MOST_WAITED = 1.5
 
 @pytest.fixture
 def world(tmp_path: Path, simulator: Simulator, receiver: Receiver) -> Iterator[Installation]:
-    installation = Installation(tmp_path, simulator, receiver)
-    installation.start()
-    yield installation
-    installation.stop()
-    print(installation.workers.said())
+    with Installation(tmp_path, simulator, receiver).running() as installation:
+        yield installation
 
 
 def _registrations(world: Installation, count: int) -> list[float]:
