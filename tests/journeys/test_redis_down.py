@@ -64,7 +64,7 @@ def test_registered_while_redis_is_away_and_tracked_when_it_is_back(
     assert world.api("GET", "/readyz?deep=1") is None, "503: a deep look fails on the broker"
 
     come_back()
-    world.settle(40)
+    world.settle(120)
     check(world)
     assert _deep(world) == {"redis": True, "broker": True}
     print(f"registering took {max(took):.3f} s at most; settled {world.tally.settled_in:.1f} s after the return")
@@ -78,5 +78,5 @@ def test_workers_that_start_before_their_broker_begin_when_it_is_there(world: In
     until(lambda: world.api("GET", "/healthz"), 20, "the API starts without Redis")
     world.register(3, duration=1)
     come_back()
-    world.settle(40)
+    world.settle(120)
     check(world)
