@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 _direct = build_opener(ProxyHandler({}))
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         if found := condition():

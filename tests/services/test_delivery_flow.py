@@ -147,12 +147,12 @@ def test_who_hangs_holds_up_nobody(place, receiver):
     endpoint(place, receiver, "/good")
     events(place, 20)
     place.services.delivery.send_due(patience=0.5)
-    until(lambda: sum(got.path == "/good" for got in receiver.got) == 20, "the good one has all", 5)
+    until(lambda: sum(got.path == "/good" for got in receiver.got) == 20, "the good one has all", 20)
     assert sum(got.path == "/hang" for got in receiver.got) == 4
     # A ring finds somebody at once, although four are still in flight.
     events(place, 1, "late")
     place.services.delivery.send_due(patience=0.5)
-    until(lambda: sum(got.path == "/good" for got in receiver.got) == 21, "a new one arrives beside them", 2)
+    until(lambda: sum(got.path == "/good" for got in receiver.got) == 21, "a new one arrives beside them", 20)
     gate.set()
     until(lambda: place.send() or len(receiver.got) == 42, "the hanging one gets all of its own")
 
