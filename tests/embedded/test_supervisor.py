@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tracker.embedded.child import Child, describe, eventually
-from tracker.embedded.supervisor import PAUSES, Member, Orders, StoppedError, Supervisor, become_reaper
+from tracker.embedded.supervisor import PAUSES, Flag, Member, Orders, StoppedError, Supervisor, become_reaper
 from tracker.errors import TrackerError
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
@@ -161,3 +161,15 @@ def test_run_once_wants_success_within_its_time(scene: Scene) -> None:
 )
 def test_an_exit_status_in_words(status: int, words: str) -> None:
     assert describe(status) == words
+
+
+def test_a_signal_that_meets_its_own_waiter_is_heard() -> None:
+    flag, before = Flag(), signal.signal(signal.SIGALRM, lambda *_: flag.set())
+    try:
+        for _ in range(2000):  # looks that are short enough for the alarm to fall into any part of one
+            flag.wait(0.00001)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert eventually(lambda: flag.wait(0.00001), 5)
+        assert flag.is_set()
+    finally:
+        signal.signal(signal.SIGALRM, before)

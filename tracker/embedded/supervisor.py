@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Event
 from types import FrameType
 
 from tracker.embedded.child import Child, adopted, describe
@@ -38,11 +38,33 @@ class StoppedError(TrackerError):
     """The user asked for an end before everything was up."""
 
 
+class Flag:
+    """An event that a signal may set. `threading.Event` has a lock: set by a signal that meets its own waiter, it would wait for ever."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self._given = False
+
+    def set(self) -> None:
+        """Raise the flag, once and for all."""
+        if not self._given:
+            self._given = True
+            os.write(self._write, b"!")  # never read, so whoever looks later finds it too
+
+    def is_set(self) -> bool:
+        """Whether it was raised."""
+        return self._given
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for it, at most so long; whether it was raised."""
+        return self._given or bool(select.select([self._read], [], [], seconds)[0])
+
+
 @dataclass
 class Orders:
     """What the user asked of the supervisor by signal: to stop, and on the second time to hurry."""
 
-    stop: Event = field(default_factory=Event)
+    stop: Flag = field(default_factory=Flag)
     hurry: bool = False
 
     def listen(self) -> None:
