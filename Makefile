@@ -60,7 +60,7 @@ bench: setup ## every benchmark, about 50 minutes on an otherwise idle machine; 
 
 .PHONY: chaos
 chaos: setup ## three seeds of killed processes and lost messages, some 10 minutes
-	@exec $(BIN)/python -m pytest tests/chaos
+	@$(BIN)/python -m pytest tests/chaos && exec $(BIN)/python -m pytest -m chaos tests/journeys
 
 .PHONY: fresh
 fresh: ## clone into an empty folder and run what a newcomer runs, as other users and in hard places

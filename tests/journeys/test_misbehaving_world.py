@@ -162,6 +162,7 @@ def _settled(services: wiring.Services, project: UUID, made: dict[str, str]) -> 
     return found if all(found[task].state == FAULTS[name].state for task, name in made.items()) else {}
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(420)
 def test_three_hundred_generations_of_every_misbehaviour(
     services: wiring.Services, simulator: Simulator, receiver: Receiver, workers: Workers, accounts: UUID
