@@ -17,8 +17,8 @@ from bench.programs import Program, Upstream
 
 PEERS = ROOT / "bench" / "peers"
 ENVIRONMENTS = {name: ROOT / "bench" / f".venv-{name}" for name in ("peers", "peers-arq")}
-POLL_WORKERS = 4
-"""Processes of our poll worker: four batches of 200 in flight, as many requests as the asyncio peers may have in flight."""
+POLL_WORKERS = 2
+"""Processes of our poll worker: the product's own default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class Contender:
     name: str
     rate: tuple[int, int]
     about: str = ""
+    warm: int = 400
+    """Polls of the round that is not counted: each worker process shall have had some."""
 
     def missing(self) -> str | None:
         """Why it cannot take part, in words."""
@@ -157,6 +159,7 @@ class Peer(Contender):
 class Ours(Contender):
     """The product: beat, the default worker that ticks and claims, and the poll worker. Ticks, events to Flower and all else are on."""
 
+    warm: int = 4000
     path: str = "/single"
     database: str = "ours"
     redis_number: int = 6
@@ -201,7 +204,7 @@ class Ours(Contender):
         rest_until(begins)
 
     def go(self, count: int) -> None:  # noqa: ARG002 - `prepare` has made them due
-        self.tracker.services.bell.ring("tracker.dispatch", "default", because="benchmark")
+        self.tracker.services.bell.ring("poll.dispatch", "default", because="benchmark")
 
     def recorded(self, count: int) -> bool:
         asked = self._figure("SELECT count(*) FROM polls WHERE asked_at >= %s", self._since)

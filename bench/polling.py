@@ -21,7 +21,6 @@ SCENARIOS = {"plain": (0.0, False), "200ms": (200.0, False), "tls": (0.0, True),
 """Name: upstream latency in ms, and whether over TLS."""
 MOST = 24_000
 """Generations at most in one round: more only takes longer."""
-WARM = 400
 PATIENCE = 30.0
 """Seconds after which a round ends with what was polled by then."""
 COLUMNS = {
@@ -118,7 +117,7 @@ def _turn(contender: Contender, at: Stage, count: int) -> dict[str, Any]:
     """Start, warm up, measure once, stop."""
     contender.start(at)
     try:
-        _order(contender, at, min(WARM, count))
+        _order(contender, at, min(contender.warm, count))
         contender.prepare(count)
         at.upstream.reset()
         meter = Meter({**contender.trees, **at.ground.servers, "upstream": at.upstream.pid})

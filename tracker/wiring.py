@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 from tracker.bell import Bell, publisher
 from tracker.core.addresses import Policy
@@ -16,6 +18,7 @@ from tracker.services.aftermath import Aftermath
 from tracker.services.artifacts import Artifacts
 from tracker.services.asking import Asking
 from tracker.services.credentials import Credentials
+from tracker.services.crew import Crew
 from tracker.services.deliveries import Deliveries
 from tracker.services.delivery import Delivery
 from tracker.services.downloading import Downloading
@@ -37,6 +40,8 @@ from tracker.services.upkeep import Upkeep
 from tracker.settings import Settings
 from tracker.store.db import Database
 from tracker.store.vault import Vault
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,15 @@ class Services:
     downloading: Downloading
     keeping: Keeping
     upkeep: Upkeep
+    crew: Crew
 
     def stop(self) -> None:
         """This process will end soon: leave to others what takes long."""
         self.downloading.stop()
 
     def close(self) -> None:
-        """Finish what is being sent, and give all connections back."""
+        """Finish what is being asked and sent, and give all connections back."""
+        self.crew.close()
         self.delivery.close()
         self.bell.close()
         self.database.close()
@@ -114,7 +121,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         polling=Polling(
             database,
             bell,
-            Asking(vault, fetcher),
+            Asking(vault, _per_thread(lambda: Fetcher(policy))),
             learning,
             recording,
             price=price,
@@ -132,4 +139,18 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 5) ->
         ),
         keeping=Keeping(database, store, remover(store), by_content=settings.artifacts_by_content),
         upkeep=Upkeep(database, bell, recovery, price=price, longest=longest),
+        crew=Crew(),
     )
+
+
+def _per_thread(make: Callable[[], Made]) -> Callable[[], Made]:
+    """What `make` makes, once in each thread: for what one thread at a time may use."""
+    local = threading.local()
+
+    def get() -> Made:
+        if not hasattr(local, "made"):
+            local.made = make()
+        made: Made = local.made
+        return made
+
+    return get

@@ -23,10 +23,16 @@ def dispatch() -> None:
 
 @app.task(base=Patient, name=bell.ASK)
 def ask(batch: str, claims: list[tuple[str, int]]) -> None:
-    """Ask about one claimed batch, then look whether its room lets more out."""
-    services().polling.ask(UUID(batch), [(UUID(key), fence) for key, fence in claims])
-    if len(claims) > 1:
-        services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="a batch ended")
+    """Ask about one claimed batch, then look whether its room lets more out. What hangs is left to a thread of this process."""
+
+    def see_through() -> None:
+        services().polling.ask(UUID(batch), claims)
+        if len(claims) > 1:
+            services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="a batch ended")
+
+    if not services().crew.see_through(see_through):
+        services().polling.make_room(UUID(batch))
+        services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="most of a batch ended")
 
 
 @app.task(base=Patient, name=bell.SEND)

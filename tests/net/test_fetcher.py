@@ -6,13 +6,14 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.net import hostile
 from tracker.core.addresses import Policy
-from tracker.net.fetch import Answer, Ask, Fetcher
+from tracker.net.fetch import FEW, Answer, Ask, Fetcher
 
 LOOPBACK = Policy.of(["127.0.0.0/8", "::1/128"])
 CLOSED = Policy.of([])
@@ -53,7 +54,7 @@ def test_get_and_post_bring_status_body_and_headers_and_share_a_connection(fetch
         )
         again = one(fetcher, server.url + "c")
     assert (get.status, get.body, get.failure) == (429, b"{}", None)
-    assert get.headers == {"content-type": "application/json", "retry-after": "7"}
+    assert get.headers == {"retry-after": "7"}
     assert post.status == again.status == 429
     assert server.requests[0].startswith(b"GET /a?b=c HTTP/1.1\r\n")
     assert b"Authorization: Bearer k\r\n" in server.requests[0]
@@ -97,6 +98,19 @@ def test_in_flight_is_bounded_in_all_and_by_group(fetcher):
     assert sorted(got) == [*range(40), *range(100, 140)]
     assert one_host.connections <= 2
     assert other.connections <= 9
+
+
+def test_a_host_that_takes_its_time_gets_more_at_once(fetcher):
+    def at_leisure(wire: socket.socket, _: bytes) -> None:
+        time.sleep(0.15)
+        wire.sendall(hostile.OK)
+
+    with hostile.serving(at_leisure) as server:
+        got = [
+            a.status for part in fetcher.fetch([ask(server.url, key=n) for n in range(400)], at_once=200) for a in part
+        ]
+    assert got == [200] * 400
+    assert 2 * FEW < server.peak <= 200
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tracker import wiring
 from tracker.core.generation import Generation
 from tracker.services.forms import CredentialForm, RegistrationForm
 
-Batches = list[tuple[UUID, list[tuple[UUID, int]]]]
+Batches = list[tuple[UUID, list[tuple[str, int]]]]
 ROOT = Path(__file__).parents[2]
 _direct = build_opener(ProxyHandler({}))
 
@@ -199,7 +199,7 @@ class Place:
                 message = queue.get(block=False)
                 message.ack()
                 batch, claims = message.payload[0]
-                found.append((UUID(batch), [(UUID(key), fence) for key, fence in claims]))
+                found.append((UUID(batch), [(key, fence) for key, fence in claims]))
         return found
 
     def claim(self) -> Batches:

@@ -45,6 +45,30 @@ def test_cancelled_while_the_answer_is_under_way_the_paid_result_stays_findable(
     assert detail["answer_after"]["outputs"][0]["url"].endswith("video.mp4")
 
 
+def test_a_batch_makes_room_for_others_before_its_slowest_answer(place: Place, relay: Relay) -> None:
+    def in_flight() -> int:
+        return int(place.scalar("SELECT coalesce(sum(asks), 0) FROM flights"))
+
+    for n in range(5):
+        place.register(relay.create(age=100, duration=1000, misbehaviour="slow_1.5s" if n == 0 else ""))
+    place.change("UPDATE credentials SET batch_size = 1")
+    claims = place.claim()
+    batch = claims[0][0]
+    assert (len(claims), in_flight()) == (1, 5)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(place.ask, claims)
+
+        def roomy() -> bool:
+            place.services.polling.make_room(batch)
+            return in_flight() == 1
+
+        until(roomy, "four are answered")
+        assert not answer.done()
+        assert answer.result() == 5
+    assert in_flight() == 0
+    place.services.polling.make_room(batch)  # late: it has landed
+
+
 def test_the_record_was_faster_than_the_cancel(place: Place, relay: Relay) -> None:
     g = place.register(relay.create(age=100, duration=1))
     place.poll()

@@ -77,11 +77,13 @@ class Clock:
 
     def evidence(self, a: float, b: float, *, done: bool) -> list[tuple[int, float, float, float]]:
         """What such a poll shows, as (bucket, tasks that passed through it, ends, seconds watched): to store and merge later."""
+        if not done:
+            return passage(a, b)
         pieces, alive, left = list(self.walk(a, b)), 1.0, 1.0
         total = -expm1(-sum(h * w for _, h, w in pieces))
         shown = []
         for i, h, w in pieces:
-            ended = -left * expm1(-h * w) / total if done else 0.0
+            ended = -left * expm1(-h * w) / total
             shown.append((i, alive * w / (EDGES[i + 1] - EDGES[i]), ended, w * (alive - ended / 2)))
             alive, left = alive - ended, left * exp(-h * w)
         return shown
@@ -113,6 +115,18 @@ class Clock:
             j += sqrt(h) * (alive - after) / h
             alive = after
         return mean / (j * j)
+
+
+def passage(a: float, b: float) -> list[tuple[int, float, float, float]]:
+    """The evidence of a task that was pending all the way from age a to age b: what nearly every poll shows."""
+    a = max(a, 0.0)
+    i = min(BUCKETS - 1, bisect(EDGES, a) - 1)
+    shown = []
+    while a < b:
+        end = b if i == BUCKETS - 1 else min(b, EDGES[i + 1])
+        shown.append((i, (end - a) / (EDGES[i + 1] - EDGES[i]), 0.0, end - a))
+        a, i = end, min(BUCKETS - 1, i + 1)
+    return shown
 
 
 def position(age: float) -> float:

@@ -7,6 +7,7 @@ docs/decisions/polling-transport.md says why libcurl.
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,15 @@ __all__ = ["Answer", "Ask", "Fetcher"]
 CAP_BYTES = 4 * 1024 * 1024  # a batch answer of 1,000 generations is about 1.5 MB
 KEPT_CONNECTIONS = 512  # idle ones kept for the next batch, over all hosts
 LONGEST_PAUSE = 0.1  # seconds; bounds how late a deadline is noticed
+FEW = 64  # asks in flight at first: a quick host needs no more, and each is a connection there
+QUICK = 0.005  # seconds; a host that lets us wait longer is worth twice as many
+
+_WANTED = {
+    pycurl.POLL_IN: select.EPOLLIN,
+    pycurl.POLL_OUT: select.EPOLLOUT,
+    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+}
+_SEEN = {select.EPOLLIN: pycurl.CSELECT_IN, select.EPOLLOUT: pycurl.CSELECT_OUT}
 
 
 class Fetcher:
@@ -49,6 +59,11 @@ class Fetcher:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
         self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, connections_per_host)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._epoll = select.epoll()
+        self._watched: set[int] = set()
+        self._timer: float | None = None
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
         self._busy = False
@@ -64,8 +79,9 @@ class Fetcher:
         """Yield the answers in slices as they arrive, each ask answered once, in no order.
 
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
-        flight. `limits` bounds how many asks of a group are in flight. While the caller works on a slice nothing is
-        read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
+        flight. `at_once` are in flight at most, and fewer while answers come at once; `limits` bounds how many of a
+        group are. While the caller works on a slice nothing is read: work that takes seconds makes answers late.
+        Closing the iterator early abandons what is in flight.
         """
         self._enter()
         queue = _Queue(asks, limits or {})
@@ -80,6 +96,7 @@ class Fetcher:
         if self._pid == os.getpid():
             self._abandon()
             self._multi.close()
+            self._epoll.close()
 
     def _enter(self) -> None:
         if os.getpid() != self._pid:
@@ -90,11 +107,10 @@ class Fetcher:
 
     def _slices(self, queue: _Queue, at_once: int, slice_seconds: float) -> Iterator[list[Answer]]:
         ready: list[Answer] = []
-        due = 0.0
+        due, width = 0.0, min(FEW, at_once)
         while queue or self._flying or ready:
             waiting = bool(ready)
-            self._launch(queue, at_once, ready)
-            self._multi.perform()
+            self._launch(queue, width, ready)
             landed = self._land(queue, ready)
             now = time.monotonic()
             if ready and not waiting:
@@ -102,14 +118,44 @@ class Fetcher:
             if ready and (now >= due or not (queue or self._flying)):
                 yield ready
                 ready = []
-            elif not landed:
-                self._wait(due - now if ready else LONGEST_PAUSE)
+            elif landed:
+                self._step(0.0)
+            elif width < at_once and queue:
+                self._step(QUICK)
+                if time.monotonic() - now >= QUICK:
+                    width = min(2 * width, at_once)
+            else:
+                self._step(due - now if ready else LONGEST_PAUSE)
 
-    def _wait(self, seconds: float) -> None:
-        timer = self._multi.timeout()  # milliseconds until libcurl has something to do, -1 for nothing
-        if timer >= 0:
-            seconds = min(seconds, timer / 1000)
-        self._multi.select(max(0.0, min(seconds, LONGEST_PAUSE)))
+    def _step(self, seconds: float) -> None:
+        """Let libcurl go on with what has something to do; wait for it, at most `seconds`.
+
+        Told which sockets are ready it looks at those alone, where `perform` looks at all that are in flight.
+        """
+        if self._timer is not None:
+            seconds = min(seconds, self._timer - time.monotonic())
+        for descriptor, ready in self._epoll.poll(max(0.0, min(seconds, LONGEST_PAUSE))):
+            self._multi.socket_action(
+                descriptor, _SEEN.get(ready, pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR)
+            )
+        if self._timer is not None and time.monotonic() >= self._timer:
+            self._timer = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
+        """Libcurl says what it waits for on a socket."""
+        if what == pycurl.POLL_REMOVE:
+            self._watched.discard(descriptor)
+            self._epoll.unregister(descriptor)
+        elif descriptor in self._watched:
+            self._epoll.modify(descriptor, _WANTED[what])
+        else:
+            self._watched.add(descriptor)
+            self._epoll.register(descriptor, _WANTED[what])
+
+    def _set_timer(self, milliseconds: int) -> None:
+        """Libcurl says when it has something to do whatever happens; -1 for never."""
+        self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
     def _launch(self, queue: _Queue, at_once: int, ready: list[Answer]) -> None:
         while len(self._flying) < at_once and (ask := queue.take()):

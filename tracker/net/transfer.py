@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pycurl
@@ -49,13 +49,14 @@ class Answer(NamedTuple):
     ask: Ask
     status: int
     headers: Mapping[str, str]
-    """Lower case names; only `content-type` and `retry-after` (always in seconds) where given."""
+    """Lower case names; only `retry-after` (always in seconds) where given: a body is judged by itself."""
     body: bytes
     failure: ErrorClass | None
     detail: str
     seconds: float
 
 
+_NO_HEADERS: Mapping[str, str] = {}
 _TLS = frozenset({35, 51, 53, 54, 58, 59, 60, 64, 66, 77, 80, 82, 83, 90, 91, 98})
 _TOO_LARGE = frozenset({pycurl.E_FILESIZE_EXCEEDED, 100})  # 100: a header line over libcurl's bound
 # Two verdicts that libcurl tells apart by its message alone. Heads are bounded at 300 KB, interim responses included.
@@ -168,7 +169,10 @@ class Transfer:
         chunks, get = self._chunks, self.curl.getinfo
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        return Answer(ask, get(pycurl.RESPONSE_CODE), _headers(get), body, None, "", get(pycurl.TOTAL_TIME))
+        # getinfo instead of a header callback: one Python call per header line would cost a fifth more CPU per answer.
+        wait = get(pycurl.RETRY_AFTER)
+        headers = {"retry-after": str(wait)} if wait else _NO_HEADERS
+        return Answer(ask, get(pycurl.RESPONSE_CODE), headers, body, None, "", get(pycurl.TOTAL_TIME))
 
     def failure(self, code: int, message: str) -> Answer:
         """What a transfer that libcurl gave up amounts to."""
@@ -199,14 +203,6 @@ class Transfer:
         if code in _TOO_LARGE or message.startswith(_HEAD_TOO_LARGE):
             return "too_large", message
         return ("tls" if code in _TLS else "protocol"), message
-
-
-def _headers(get: Callable[[int], Any]) -> dict[str, str]:
-    # getinfo instead of a header callback: one Python call per header line would cost a fifth more CPU per answer.
-    found = {"content-type": get(pycurl.CONTENT_TYPE) or ""}
-    if wait := get(pycurl.RETRY_AFTER):
-        found["retry-after"] = str(wait)
-    return found
 
 
 def _lines(headers: tuple[tuple[str, str], ...]) -> list[str]:

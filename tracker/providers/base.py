@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from typing_extensions import override
 
 from tracker.core.observation import Observation
 
@@ -18,26 +20,27 @@ class Account:
     api_key: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """The task that is asked about: the provider's id as its submit returned it, and the endpoint family where there are several."""
 
     task_id: str
     kind: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One HTTP request to make. The repr leaves out the headers, which hold the key."""
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    headers: tuple[tuple[str, str], ...]
     body: bytes | None = None
 
+    @override
+    def __repr__(self) -> str:
+        return f"Question(method={self.method!r}, url={self.url!r})"
 
-@dataclass(frozen=True, slots=True)
-class Response:
+
+class Response(NamedTuple):
     """What came back. `failure` is None, or why there is no HTTP answer: dns, address, connect, tls, timeout, protocol, too_large.
 
     Header names are lower case. `at` is when it came.

@@ -79,7 +79,7 @@ class Luma:
         if kind != "video" or not _without_download_url(answer):
             return None
         asked = self.question(account, subject)
-        return replace(asked, url=f"{asked.url}/download_video_url")
+        return asked._replace(url=f"{asked.url}/download_video_url")
 
     def read_link(self, response: Response) -> str | None:
         """`{"url": ...}`, bare or in an envelope."""
@@ -150,7 +150,7 @@ def _ids(layers: Sequence[Node]) -> list[str]:
 def _status(layers: Sequence[Node]) -> str | None:
     """The generation's own word, unless only the relay's record says that it ended (it refunds, and stops passing answers on)."""
     said = [word for node in layers for name in ("state", "status") if isinstance(word := _spoken(node, name), str)]
-    return min(said, key=_doubt, default=None)
+    return min(said, key=_doubt) if len(said) > 1 else said[0] if said else None
 
 
 def _spoken(node: Node, name: str) -> object:
@@ -159,7 +159,7 @@ def _spoken(node: Node, name: str) -> object:
 
 
 def _doubt(word: str) -> int:
-    state = words.STATES.get(words.normal(word))
+    state = words.known_state(word)
     return 2 if state is None else int(state not in FINAL)
 
 

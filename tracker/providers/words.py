@@ -50,9 +50,15 @@ def normal(word: str) -> str:
     return re.sub(r"[\s-]+", "_", word.strip().lower())
 
 
+def known_state(word: str) -> State | None:
+    """The state of a word in the table, however it is written."""
+    # Nearly all come in the table's own form.
+    return STATES.get(word) or STATES.get(normal(word))
+
+
 def state_of(word: str) -> State | Problem:
     """The state that a provider's status word means; a lookup word ("not_found") and an unknown one are problems."""
-    known = STATES.get(normal(word))
+    known = known_state(word)
     if known is not None:
         return known
     shown = clean(word, LONGEST_STATUS)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
-import orjson
-
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 from tracker.core.urls import host_of
 from tracker.errors import ConfigurationError
@@ -28,7 +26,7 @@ SUSPICIOUS = frozenset({ProblemCode.HTTP_ERROR, ProblemCode.UNREADABLE})
 """Problems of a whole batch that may be the batch path's alone: one of its members, asked singly, tells."""
 
 Observed = tuple[Asked, Observation, bytes]
-"""A generation, what was seen of it, and the provider's own body about it."""
+"""A generation, what was seen of it, and the answer's body where it is about this one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,9 @@ class Asking:
             asks, errands = [self._ask(errand, round_) for errand in errands], []
             for answers in self._fetcher().fetch(asks, at_once=AT_ONCE):
                 slice_: list[Observed] = []
+                at = round_.now()
                 for answer in answers:
-                    seen, left = self._read(answer, round_)
+                    seen, left = self._read(answer, at, round_)
                     slice_ += seen
                     errands += left
                 if slice_:
@@ -144,11 +143,11 @@ class Asking:
             deadline=DEADLINE, host_allowed=round_.host(account.base_url),
         )  # fmt: skip
 
-    def _read(self, answer: Answer, round_: Round) -> tuple[list[Observed], list[_Errand]]:
+    def _read(self, answer: Answer, at: datetime, round_: Round) -> tuple[list[Observed], list[_Errand]]:
         errand: _Errand = answer.ask.key
         first, *others = errand.members
         provider = REGISTRY[first.provider]
-        response = Response(answer.status, answer.headers, answer.body, round_.now(), answer.failure, answer.detail)
+        response = Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
         if errand.many:
             seen = provider.read_batch([Subject(a.task_id, a.kind) for a in errand.members], response)
             return self._spread(errand.members, seen, round_)
@@ -173,7 +172,7 @@ class Asking:
         if all(_is_suspicious(o) for o in seen.values()):
             round_.extra[members[0].credential_id] += 1
             return [], [_Errand(members, suspect=seen)]
-        found: list[Observed] = [(a, seen[a.task_id], _own_body(seen[a.task_id])) for a in members if a.task_id in seen]
+        found: list[Observed] = [(a, seen[a.task_id], b"") for a in members if a.task_id in seen]
         return found, self._singly([a for a in members if a.task_id not in seen], round_)
 
     @staticmethod
@@ -186,8 +185,3 @@ class Asking:
 
 def _is_suspicious(observation: Observation) -> bool:
     return isinstance(observation, Problem) and observation.code in SUSPICIOUS
-
-
-def _own_body(observation: Observation) -> bytes:
-    """The part of a batch answer that is about this task, as the single query would have given it."""
-    return orjson.dumps(observation.raw) if isinstance(observation, Seen) else b""

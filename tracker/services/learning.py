@@ -9,7 +9,7 @@ from math import sqrt
 from time import monotonic
 
 from tracker.core.observation import Seen
-from tracker.core.schedule import BUCKETS, Clock, position
+from tracker.core.schedule import BUCKETS, Clock, passage, position
 from tracker.store import clocks
 from tracker.store.clocks import Delta, Learned
 from tracker.store.db import Database, Transaction
@@ -27,6 +27,7 @@ class Learning:
     def __init__(self, database: Database, *, price: float, longest: float) -> None:
         self._database, self._price, self._longest = database, price, longest
         self._learned: dict[int, Learned] = {}
+        self._least: dict[int, float] = {}
         self._learned_at = float("-inf")
         self._processing: dict[int, int] = {}
         self._gathered: dict[int, dict[int, list[float]]] = {}
@@ -37,6 +38,7 @@ class Learning:
         if stale or any(key not in self._learned for key in clock_ids):
             with self._database.transaction() as tx:
                 self._learned = {learned.id: learned for learned in clocks.everything(tx)}
+            self._least = {key: min(learned.gaps) for key, learned in self._learned.items()}
             self._learned_at = monotonic()
 
     def prepare_processing(self, clock_ids: Iterable[int]) -> None:
@@ -62,7 +64,11 @@ class Learning:
         learned = self._learned.get(a.clock_id)
         gaps = learned.gaps if learned else _COLD
         # Most clocks have no gap that short at any age, which is cheaper to know than the gap itself.
-        if a.price is None and min(gaps) * 0.9 > than and (a.known.timeout_at - now).total_seconds() > than:
+        if (
+            a.price is None
+            and self._least.get(a.clock_id, _COLD_LEAST) * 0.9 > than
+            and (a.known.timeout_at - now).total_seconds() > than
+        ):
             return None
         gap = self._gap(a, now, gaps, learned.price if learned else self._price)
         return gap if gap < than else None
@@ -79,12 +85,12 @@ class Learning:
 
     def watch(self, a: Asked, *, done: bool) -> None:
         """A well-formed answer came: the generation was still pending (or is done) at the time it was asked about."""
-        learned = self._learned.get(a.clock_id)
-        clock = learned.clock if learned else Clock()
         before = 0.0 if a.watched_at is None else max(0.0, (a.watched_at - a.clock_from).total_seconds())
         at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
         cells = self._gathered.setdefault(a.clock_id, {})
-        for bucket, passed, ended, watched in clock.evidence(before, at, done=done):
+        for bucket, passed, ended, watched in (
+            self._clock(a).evidence(before, at, done=True) if done else passage(before, at)
+        ):
             cell = cells.get(bucket)
             if cell is None:
                 cells[bucket] = [passed, ended, watched]
@@ -92,6 +98,10 @@ class Learning:
                 cell[0] += passed
                 cell[1] += ended
                 cell[2] += watched
+
+    def _clock(self, a: Asked) -> Clock:
+        learned = self._learned.get(a.clock_id)
+        return learned.clock if learned else Clock()
 
     def store(self, tx: Transaction) -> None:
         """Append what was gathered since the last time."""
@@ -107,3 +117,4 @@ class Learning:
 
 
 _COLD = Clock().gaps(0.5, 60.0)
+_COLD_LEAST = min(_COLD)

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+import orjson
+
 from tracker import bell
 from tracker.core import ids, pausing
 from tracker.core.events import EventType, output_fields
@@ -73,7 +75,7 @@ class Recording:
             wished = sum(self._wish(tx, s.generation, now) for s in taken if s.generation.state is State.COMPLETED)
             generations.rewrite(tx, [s.generation for s in taken], now)
             made = outbox.publish(tx, [(s.event, s.generation) for s in taken if s.event], now)
-            generations.keep_answers(tx, [(j.asked.id, j.body) for j in held if _shows_change(j)], now)
+            generations.keep_answers(tx, [(j.asked.id, _answer(j)) for j in held if _shows_change(j)], now)
             self._write_schedule(tx, held, now)
         return taken, made, wished
 
@@ -204,6 +206,11 @@ def _decided_again(j: Judged, g: Generation, now: datetime) -> Judged:
     known = j.asked.known._replace(state=g.state, provider_status=g.provider_status, outputs=g.outputs)
     # Whether it is an outage is not asked again: a not-found that is judged twice ends nothing.
     return j._replace(decision=decide(known, j.seen, now=now, roll=0.5, outage=True))
+
+
+def _answer(j: Judged) -> bytes:
+    """The provider's answer; of a batch answer the part about this task, as the single query would have given it."""
+    return j.body or (orjson.dumps(j.seen.raw) if isinstance(j.seen, Seen) else b"")
 
 
 def _shows_change(j: Judged) -> bool:

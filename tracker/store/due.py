@@ -6,8 +6,7 @@ with rows of a paused or throttled credential. Each credential brings its own al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -101,16 +100,15 @@ UPDATE polls p
    SET due_at = {_NEXT}, asked_at = :now, fence = p.fence + 1,
        watched_at = CASE WHEN p.failures = 0 AND p.asked_at IS NOT NULL THEN p.asked_at ELSE p.watched_at END
  WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
-RETURNING p.generation_id, p.fence, p.clock_id"""
+RETURNING CAST(p.generation_id AS text), p.fence, p.clock_id"""
 # `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
 # `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts. Who was served last is last in turn.
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One claimed poll: the fence tells whether this claim is still the latest."""
+class Claim(NamedTuple):
+    """One claimed poll: the fence tells whether this claim is still the latest. The id is text, as the message carries it."""
 
-    generation_id: UUID
+    generation_id: str
     fence: int
     clock_id: int
 
@@ -133,7 +131,7 @@ def claim(
             "most_lag": MOST_LAG,
         },
     )
-    return [Claim(*row) for row in rows]
+    return [Claim(*row) for row in rows.all()]
 
 
 def paid(tx: Transaction, batch: UUID) -> dict[int, int]:
@@ -160,6 +158,18 @@ def land(tx: Transaction, batch: UUID) -> None:
     tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})
 
 
+def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
+    """A part of the batch is answered: of each credential no more than these requests are in flight."""
+    tx.execute(
+        text(
+            "WITH l AS (SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[])) AS l (id, asks)),"
+            " kept AS (UPDATE flights f SET asks = least(f.asks, l.asks) FROM l WHERE f.batch_id = :batch AND f.credential_id = l.id)"
+            " DELETE FROM flights f WHERE f.batch_id = :batch AND f.credential_id <> ALL (:ids)"
+        ),
+        {"batch": batch, "ids": list(left), "asks": list(left.values())},
+    )
+
+
 def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
     """A worker has taken the batch; False when its message is late, or came a second time."""
     taken = tx.execute(
@@ -180,7 +190,6 @@ class Asked(NamedTuple):
     """A claimed generation with all that asking about it needs."""
 
     id: UUID
-    project_id: UUID
     provider: str
     credential_id: int
     task_id: str
@@ -195,12 +204,12 @@ class Asked(NamedTuple):
     known: Known
 
 
-def asked(tx: Transaction, claims: Sequence[tuple[UUID, int]], longest: float) -> list[Asked]:
+def asked(tx: Transaction, claims: Sequence[tuple[str, int]], longest: float) -> list[Asked]:
     """The claimed generations whose claim still holds; others are left out."""
     rows = tx.execute(
         text(
             """
-            SELECT g.id, g.project_id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
+            SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
                    g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
                    p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest
               FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS a (id, fence)
@@ -213,19 +222,23 @@ def asked(tx: Transaction, claims: Sequence[tuple[UUID, int]], longest: float) -
     return [_asked(row, longest) for row in rows.all()]
 
 
+_STATES = {state.value: state for state in State}
+"""A look-up: an enumeration's own call costs ten times as much."""
+
+
 def _asked(row: Any, longest: float) -> Asked:
     # By position: thousands of these are made a second, and names cost more than all the rest.
     (
-        key, project_id, provider, credential_id, task_id, kind, state, provider_status, outputs, registered_at, give_up_at,
+        key, provider, credential_id, task_id, kind, state, provider_status, outputs, registered_at, give_up_at,
         timeout_at, fence, failures, problem_code, problem_run, answered_late, clock_id, clock_from, watched_at, asked_at,
         due_at, progress, price, own_longest,
     ) = row  # fmt: skip
     known = Known(
-        State(state), registered_at, timeout_at, give_up_at, provider_status, progress,
+        _STATES[state], registered_at, timeout_at, give_up_at, provider_status, progress,
         outputs_from(outputs) if outputs else (), failures, problem_code, problem_run, answered_late, own_longest or longest,
     )  # fmt: skip
     return Asked(
-        key, project_id, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,
+        key, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,
         known,
     )  # fmt: skip
 

@@ -1,0 +1,53 @@
+"""Threads that see slow batches through, so that a relay that hangs keeps nobody else's polls waiting. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import BoundedSemaphore
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+"""Batches under way in one process. Almost all of them only wait: for the last answer of somebody slow."""
+PATIENCE = 0.5
+"""Seconds for which the caller stays with a batch; most are answered by then."""
+
+
+class Crew:
+    """Begins with its first work, behind any fork."""
+
+    def __init__(self, threads: int = THREADS) -> None:
+        self._threads, self._room = threads, BoundedSemaphore(threads)
+        self._executor: ThreadPoolExecutor | None = None
+        self._under_way: set[Future[None]] = set()
+
+    def see_through(self, work: Callable[[], None], patience: float = PATIENCE) -> bool:
+        """Run `work`; False when it was left to a thread after `patience` seconds. What it raises in time is raised here."""
+        self._executor = self._executor or ThreadPoolExecutor(self._threads, "crew")
+        self._room.acquire()  # with all threads waiting the caller waits too: the backlog stays where it can be seen
+        future = self._executor.submit(work)
+        self._under_way.add(future)
+        future.add_done_callback(self._ended)
+        if wait([future], patience).not_done:
+            future.add_done_callback(_report)
+            return False
+        future.result()
+        return True
+
+    def _ended(self, future: Future[None]) -> None:
+        self._under_way.discard(future)
+        self._room.release()
+
+    def close(self) -> None:
+        """Wait for what is under way: each piece has a deadline of its own."""
+        wait(list(self._under_way))
+        if self._executor is not None:
+            self._executor.shutdown()
+
+
+def _report(future: Future[None]) -> None:
+    wrong = future.exception()
+    if wrong is not None:
+        log.error("a slow batch failed; its polls are due again by themselves", exc_info=wrong)
