@@ -155,7 +155,7 @@ class Tracker:
     def credential(self, base_url: str, name: str = "default", **budget: float) -> None:
         """A provider account that is the upstream; without `budget` nothing bounds it."""
         form = CredentialForm(providers=["luma"], base_url=base_url, api_key="key", **(budget or WITHOUT_BOUND))
-        self.services.credentials.put(self.project_id, name, form)
+        self.services.credentials.put(self.project_id, name, form, force=True)  # the next scenario is another upstream
 
     def register(self, ids: Iterable[str], **fields: Any) -> None:
         """Track these tasks, in batches of 1,000 as a caller would."""
