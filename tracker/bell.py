@@ -34,6 +34,8 @@ PATIENCE = 1.0
 """Seconds that one step of ringing may take. A request waits for it, and the tick finds the work anyway."""
 SILENCE = 5.0
 """Seconds without a try after Redis or the broker failed us: everybody would wait for it otherwise, one after the other."""
+RUNG, AWAKE = b"rung", b"awake"
+"""What is kept of a ring: that a message is on its way, or that somebody is awake who needs none."""
 CHANGED = "tracker:changed"
 """The channel that carries the ids of generations that changed, for those who wait."""
 
@@ -105,6 +107,10 @@ def _is_redis(url: str) -> bool:
     return url.startswith(("redis:", "rediss:"))
 
 
+def _key(task: str) -> str:
+    return f"tracker:rung:{task}"
+
+
 class _Circuit:
     """Whether a server is worth a try: not for a while after it failed."""
 
@@ -146,11 +152,14 @@ class Bell:
         return sent
 
     def _rung(self, task: str) -> bool:
-        """Whether a ring is on its way already; without Redis nobody knows, and one too many does no harm."""
+        """Whether a message is on its way already, or somebody awake needs none; without Redis one too many does no harm."""
         if self._redis_circuit.open:
             return False
         try:
-            return not self._redis.set(f"tracker:rung:{task}", b"1", nx=True, ex=COALESCE_SECONDS)
+            if self._redis.set(_key(task), RUNG, nx=True, ex=COALESCE_SECONDS):
+                return False
+            # Its life is not prolonged: a message that was lost, or a process that died awake, must not silence us for ever.
+            return self._redis.set(_key(task), RUNG, xx=True, keepttl=True) is not None
         except redis.RedisError:
             self._redis_failed()
             return False
@@ -161,15 +170,25 @@ class Bell:
 
     def answered(self, task: str) -> None:
         """Forget the ring: called before the claim, so that work made from now on rings again."""
-        self._redis_call("delete", f"tracker:rung:{task}")
+        self._redis_call("delete", _key(task))
 
-    def _redis_call(self, name: str, *arguments: str) -> None:
+    def awake(self, task: str) -> bool:
+        """Say that this process is awake and will ask again within milliseconds: rings send no message. True when it was rung."""
+        return bool(self._redis_call("set", _key(task), AWAKE, get=True, ex=1) == RUNG)
+
+    def asleep(self, task: str) -> bool:
+        """Say that rings need a message again. True when it was rung since the last look: then there is no sleep yet."""
+        return bool(self._redis_call("getdel", _key(task)) == RUNG)
+
+    def _redis_call(self, name: str, *arguments: str | bytes, **options: Any) -> Any:
+        """What Redis answers; None when it does not."""
         if self._redis_circuit.open:
-            return
+            return None
         try:
-            getattr(self._redis, name)(*arguments)
+            return getattr(self._redis, name)(*arguments, **options)
         except redis.RedisError:
             self._redis_failed()
+            return None
 
     def publish(self, task: str, queue: str, arguments: Sequence[Any], *, shown: str, expires: float) -> bool:
         """Send one message. `shown` is what a person reads in Flower; `expires` is in seconds. False when the broker did not take it."""

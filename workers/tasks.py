@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from tracker import bell
+from tracker.services.polling import SHIFT
 from workers.app import Patient, app, services
 
 
@@ -12,7 +13,7 @@ from workers.app import Patient, app, services
 def tick() -> None:
     """Beat's ring: notice time that did not count, ring for what is due, and dispatch polls."""
     services().upkeep.tick()
-    services().polling.dispatch()
+    services().polling.dispatch(stay=SHIFT)
 
 
 @app.task(base=Patient, name=bell.DISPATCH)
@@ -23,16 +24,10 @@ def dispatch() -> None:
 
 @app.task(base=Patient, name=bell.ASK)
 def ask(batch: str, claims: list[tuple[str, int]]) -> None:
-    """Ask about one claimed batch, then look whether its room lets more out. What hangs is left to a thread of this process."""
-
-    def see_through() -> None:
-        services().polling.ask(UUID(batch), claims)
-        if len(claims) > 1:
-            services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="a batch ended")
-
-    if not services().crew.see_through(see_through):
-        services().polling.make_room(UUID(batch))
-        services().bell.ring(bell.DISPATCH, bell.DEFAULT, because="most of a batch ended")
+    """Ask about one claimed batch. What hangs is left to a thread of this process, and the rest makes room for others."""
+    key = UUID(batch)
+    if not services().crew.see_through(lambda: services().polling.ask(key, claims)):
+        services().polling.make_room(key)
 
 
 @app.task(base=Patient, name=bell.SEND)

@@ -26,7 +26,6 @@ def world(tmp_path: Path, simulator: Simulator, receiver: Receiver) -> Iterator[
         yield installation
 
 
-@pytest.mark.chaos
 @pytest.mark.timeout(420)  # leases of 45 s lapse in it, several after one another on a busy machine
 def test_every_process_killed_once(world: Installation) -> None:
     order = list(VICTIMS)

@@ -21,9 +21,9 @@ class Crew:
     def __init__(self, threads: int = THREADS) -> None:
         self._threads, self._room = threads, BoundedSemaphore(threads)
         self._executor: ThreadPoolExecutor | None = None
-        self._under_way: set[Future[None]] = set()
+        self._under_way: set[Future[object]] = set()
 
-    def see_through(self, work: Callable[[], None], patience: float = PATIENCE) -> bool:
+    def see_through(self, work: Callable[[], object], patience: float = PATIENCE) -> bool:
         """Run `work`; False when it was left to a thread after `patience` seconds. What it raises in time is raised here."""
         self._executor = self._executor or ThreadPoolExecutor(self._threads, "crew")
         self._room.acquire()  # with all threads waiting the caller waits too: the backlog stays where it can be seen
@@ -36,7 +36,7 @@ class Crew:
         future.result()
         return True
 
-    def _ended(self, future: Future[None]) -> None:
+    def _ended(self, future: Future[object]) -> None:
         self._under_way.discard(future)
         self._room.release()
 
@@ -47,7 +47,7 @@ class Crew:
             self._executor.shutdown()
 
 
-def _report(future: Future[None]) -> None:
+def _report(future: Future[object]) -> None:
     wrong = future.exception()
     if wrong is not None:
         log.error("a slow batch failed; its polls are due again by themselves", exc_info=wrong)

@@ -36,6 +36,10 @@ AT_ONCE, LATE_AT_ONCE = 400, 200
 """In flight per process, and how many of them may be retries; with 4 per receiver, 50 receivers that hang leave room for others."""
 SLICE = 0.01
 """Seconds in which landings are gathered for one record: a record for each costs more than the sending."""
+LOOK = 0.003
+"""Seconds between two looks for rings while awake. A look at Redis costs a hundredth of a message through Celery."""
+AWAKE = 0.5
+"""Seconds without work after which a process falls asleep, and rings send messages again."""
 RESTING = 60.0
 """Seconds without a claim while nothing happens; work that is due rings."""
 JOIN_EVERY = 0.25
@@ -58,10 +62,10 @@ class Delivery:
         self._poster: Poster | None = None
         self._thread: threading.Thread | None = None
         self._state = threading.Condition()
-        self._rung = self._idle = self._closing = False
+        self._rung = self._idle = self._closing = self._awake = False
         self._made = self._late = 0
         self._hungry = False
-        self._claim_at = self._called_at = self._slice_ends = self._first_landed = 0.0
+        self._look_at = self._sleep_at = self._claim_at = self._called_at = self._slice_ends = self._first_landed = 0.0
         self._landed: list[Sent] = []
 
     def send_due(self, patience: float = PATIENCE) -> int:
@@ -106,9 +110,13 @@ class Delivery:
                 )
                 self._hungry, self._slice_ends = True, monotonic() + STUMBLE
                 self._gather(poster, STUMBLE)
+        if self._awake and self._bell.asleep(bell.SEND):
+            self._bell.ring(bell.SEND, bell.WEBHOOK, because="left to others")
 
     def _turn(self, poster: Poster) -> None:
         now = monotonic()
+        if self._awake and now >= self._look_at:
+            self._listen(now)
         if not self._closing and (self._hungry or now >= self._claim_at) and poster.flying < AT_ONCE:
             self._claim(poster)
         self._look_around(poster)
@@ -128,7 +136,17 @@ class Delivery:
         if self._rung or (self._hungry and poster.flying < AT_ONCE):
             return 0.0
         until = min(self._claim_at, self._slice_ends) if self._landed else self._claim_at
+        until = min(until, self._look_at) if self._awake else until
         return min(1.0 if self._closing else RESTING, max(0.0, until - monotonic()))
+
+    def _listen(self, now: float) -> None:
+        """Take what was rung since the last look without a message; fall asleep when nothing came for a while."""
+        self._look_at = now + LOOK
+        drowsy = now >= self._sleep_at
+        if self._bell.asleep(bell.SEND) if drowsy else self._bell.awake(bell.SEND):
+            self._hungry, self._sleep_at = True, now + AWAKE
+        elif drowsy:
+            self._awake = False
 
     def _look_around(self, poster: Poster) -> None:
         """With nothing more to claim, answer the bell, or tell those who wait that there is nothing left. Before any sleep."""
@@ -140,8 +158,9 @@ class Delivery:
             if self._idle:
                 self._state.notify_all()
         if rung:
-            # Forgotten before the claim: work that is made from now on rings again. While there is plenty to do nobody needs to.
-            self._bell.answered(bell.SEND)
+            # Said before the claim: work that is made from now on is seen at the next look. While there is plenty to do nobody needs to.
+            self._bell.awake(bell.SEND)
+            self._awake, self._look_at, self._sleep_at = True, monotonic() + LOOK, monotonic() + AWAKE
 
     def _claim(self, poster: Poster) -> None:
         limit = min(CLAIM, AT_ONCE - poster.flying)

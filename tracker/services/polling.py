@@ -33,9 +33,11 @@ BATCH = 1000
 BATCH_PATH_FORGOTTEN = timedelta(days=1)
 """After this a relay without a batch path is tried for one again."""
 SHIFT = 0.9
-"""Seconds that one dispatch goes on while budgets hold polls back: the next tick comes after one second."""
-REFILL = 0.1
-"""Seconds between two claims under a budget."""
+"""Seconds for which a tick goes on dispatching: the next one comes after one second."""
+PACE = 0.2
+"""Seconds between two claims once nothing more is due: half of what a budget may save up, and little beside the gaps between polls."""
+CROWDED = 0.02
+"""Seconds until the next try while enough batches wait for a worker."""
 
 
 class Polling:
@@ -61,27 +63,30 @@ class Polling:
         self._one_at_a_time = Lock()
         self._unanswered: dict[UUID, Counter[int]] = {}
 
-    def dispatch(self) -> int:
+    def dispatch(self, stay: float = 0.0) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
 
-        At most two batches per slot wait to be taken, so that a backlog waits in the database, in order, and not in the broker.
+        Goes on for `stay` seconds, taking what falls due meanwhile in small portions of time: many at once are cheap. At most two
+        batches per slot wait to be taken, so that a backlog waits in the database, in order, and not in the broker.
         """
         self._bell.answered(bell.DISPATCH)
-        sent, ends = 0, monotonic() + SHIFT
-        while claims := self._claim():
-            batch, polls = claims
-            if not polls:
-                # Only a budget may hold due polls back: it refills all the time, so we stay and share it out evenly.
-                if monotonic() > ends or not self._starved():
+        sent, ends = 0, monotonic() + stay
+        while True:
+            claims = self._claim()
+            if claims and claims[1]:
+                sent += len(claims[1])
+                if not self._publish(*claims):
+                    break  # the broker is away: what is due waits in the database
+            if claims is None or len(claims[1]) < BATCH:
+                if monotonic() >= ends:
                     break
-                self._pause.wait(REFILL)
-                continue
-            sent += len(polls)
-            message = [str(batch), [[c.generation_id, c.fence] for c in polls]]
-            life = due.UNREAD_LEASE.total_seconds()
-            if not self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=life):
-                break  # the broker is away: what is due waits in the database
+                self._pause.wait(CROWDED if claims is None else PACE)
         return sent
+
+    def _publish(self, batch: UUID, polls: Sequence[due.Claim]) -> bool:
+        message = [str(batch), [[c.generation_id, c.fence] for c in polls]]
+        life = due.UNREAD_LEASE.total_seconds()
+        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=life)
 
     def _claim(self) -> tuple[UUID, list[due.Claim]] | None:
         with self._database.transaction() as tx:
@@ -95,10 +100,6 @@ class Polling:
             if any(c.clock_id not in self._clock_providers for c in claims):
                 self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
             return batch, claims
-
-    def _starved(self) -> bool:
-        with self._database.transaction() as tx:
-            return due.starved(tx, db.now(tx))
 
     def _story(self, claims: Sequence[due.Claim]) -> str:
         counted = Counter(self._clock_providers.get(c.clock_id, "?") for c in claims)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+import psycopg
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
@@ -110,11 +111,11 @@ def unreachable(error: BaseException) -> bool:
     """Whether this error means that the database cannot serve us now, rather than that we asked wrongly."""
     if isinstance(error, NoConnectionLeft):
         return True
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated
-        or getattr(error.orig, "sqlstate", None) in PASSING
-        or "connect" in str(error.orig).lower()
-    )
+    said = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(said, psycopg.Error):
+        return False
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return lost or said.sqlstate in PASSING or "connect" in str(said).lower()
 
 
 def beat(tx: Transaction, name: str, at: datetime, detail: dict[str, Any] | None = None) -> timedelta | None:

@@ -204,22 +204,23 @@ class Asked(NamedTuple):
     known: Known
 
 
+ASKED = """
+    SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
+           g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
+           p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest
+      FROM unnest(CAST(%s AS uuid[]), CAST(%s AS int[])) AS a (id, fence)
+      JOIN polls p ON p.generation_id = a.id AND p.fence = a.fence
+      JOIN generations g ON g.id = a.id"""
+
+
 def asked(tx: Transaction, claims: Sequence[tuple[str, int]], longest: float) -> list[Asked]:
     """The claimed generations whose claim still holds; others are left out."""
-    rows = tx.execute(
-        text(
-            """
-            SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
-                   g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
-                   p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest
-              FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS a (id, fence)
-              JOIN polls p ON p.generation_id = a.id AND p.fence = a.fence
-              JOIN generations g ON g.id = a.id"""
-        ),
-        {"ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
-    )
-    # Fetched in one go: one by one, the fetching costs more than the query.
-    return [_asked(row, longest) for row in rows.all()]
+    # In PostgreSQL's binary form: seven times a row, a timestamp would be written out there and read again here.
+    driver: Any = tx.connection.driver_connection
+    with driver.cursor(binary=True) as cursor:
+        cursor.execute(ASKED, ([key for key, _ in claims], [fence for _, fence in claims]))
+        # Fetched in one go: one by one, the fetching costs more than the query.
+        return [_asked(row, longest) for row in cursor.fetchall()]
 
 
 _STATES = {state.value: state for state in State}
@@ -241,21 +242,6 @@ def _asked(row: Any, longest: float) -> Asked:
         key, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,
         known,
     )  # fmt: skip
-
-
-def starved(tx: Transaction, now: datetime) -> bool:
-    """Whether anything is due that only a budget holds back."""
-    return bool(
-        tx.execute(
-            text(
-                """
-                SELECT EXISTS (SELECT FROM credentials c WHERE c.state = 'active' AND c.failing < :failing
-                   AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
-                   AND EXISTS (SELECT FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 AND p.due_at <= :now))"""
-            ),
-            {"now": now, "failing": FAILING},
-        ).scalar_one()
-    )
 
 
 def lag(tx: Transaction, now: datetime) -> float:
