@@ -81,7 +81,7 @@ class Services:
         self.database.close()
 
 
-def build(settings: Settings, *, application: str = "tracker", pool: int = 5) -> Services:
+def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -> Services:
     """Wire everything from attached settings. `pool` bounds the database connections kept, for as many threads as work at once.
 
     Raises ConfigurationError for a secret that is missing or wrong; connects to nothing yet.

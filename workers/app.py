@@ -57,7 +57,7 @@ app.conf.beat_schedule = {
 @cache
 def services() -> wiring.Services:
     """This process's services."""
-    return wiring.build(settings, application=f"tracker-worker-{os.getpid()}", pool=3)
+    return wiring.build(settings, application=f"tracker-worker-{os.getpid()}", pool=6)
 
 
 class Patient(Task):  # type: ignore[misc]

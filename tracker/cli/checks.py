@@ -50,7 +50,7 @@ def everything() -> Iterator[Finding]:
         yield Finding("settings", "ok", f"home {settings.home.resolve()}")
         yield from home(settings)
         settings = attach(settings)
-        services = wiring.build(settings, application="tracker-doctor", pool=1)
+        services = wiring.build(settings, application="tracker-doctor", pool=2)
     except TrackerError as wrong:
         what, _, mend = str(wrong).partition("; ")
         yield Finding("settings" if isinstance(wrong, ConfigurationError) else "servers", "wrong", what, mend)

@@ -55,7 +55,7 @@ def migrate(
 
     url = settings_here().required("database_url")
     migrations.migrate(url, to)
-    database = db.Database(url, size=1, application="tracker-cli")
+    database = db.Database(url, size=2, application="tracker-cli")
     try:
         with database.transaction() as tx:
             revision = db.revision(tx)

@@ -51,7 +51,7 @@ def opened(project: str = DEFAULT_PROJECT, *, make: bool = False) -> Iterator[Se
     from tracker.store.migrations import head
 
     settings = settings_here()
-    services = wiring.build(settings, application="tracker-cli", pool=1)
+    services = wiring.build(settings, application="tracker-cli", pool=2)
     try:
         with services.database.transaction() as tx:
             db.refuse_old_schema(tx, head())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import BoundedSemaphore
 
+from tracker.services.priority import POLLS, give_way
+
 log = logging.getLogger(__name__)
 
 THREADS = 16
@@ -25,7 +27,9 @@ class Crew:
 
     def see_through(self, work: Callable[[], object], patience: float = PATIENCE) -> bool:
         """Run `work`; False when it was left to a thread after `patience` seconds. What it raises in time is raised here."""
-        self._executor = self._executor or ThreadPoolExecutor(self._threads, "crew")
+        self._executor = self._executor or ThreadPoolExecutor(
+            self._threads, "crew", initializer=give_way, initargs=(POLLS,)
+        )
         self._room.acquire()  # with all threads waiting the caller waits too: the backlog stays where it can be seen
         future = self._executor.submit(work)
         self._under_way.add(future)

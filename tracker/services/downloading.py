@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import random
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
@@ -24,6 +22,7 @@ from tracker.couriers.store import ArtifactStore, StorageError
 from tracker.net.guard import GuardedSession
 from tracker.services.job import ClaimLostError, Error, Job, Outcome, StoppedError
 from tracker.services.links import BusyError, Links
+from tracker.services.priority import DOWNLOADS, give_way
 from tracker.services.storing import Copies
 from tracker.store import artifacts, db, keeping, switches
 from tracker.store.artifacts import Wanted
@@ -47,7 +46,6 @@ FEWER = {"too_large": 1, "wrong_media": 6, "address": 4, "redirect": 4}
 """Tries of what another try will hardly mend. An error page may go away, so it gets some."""
 LONGEST_WAIT = 3600.0
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-NICE = 10
 BUSY_WAIT = timedelta(seconds=2)
 NO_ROOM_WAIT = timedelta(minutes=1)
 """For a file that does not fit while smaller ones do: no attempt is counted, because nothing was tried."""
@@ -73,7 +71,7 @@ class Downloading:
     def fetch_due(self, shift: float = SHIFT) -> int:
         """Fetch what is due until nothing is, or the shift is over; returns how many tries were made."""
         self._bell.answered(bell.FETCH)
-        threads = self._threads = self._threads or ThreadPoolExecutor(self._at_once, "download", _give_way)
+        threads = self._threads = self._threads or ThreadPoolExecutor(self._at_once, "download", give_way, (DOWNLOADS,))
         flying: dict[Future[None], Job] = {}
         ends, made, renewed = monotonic() + shift, 0, monotonic()
         while True:
@@ -266,12 +264,6 @@ class Downloading:
                 bytes_done=(outcome.partial.size if outcome.partial else 0) if outcome else job.done,
             )  # fmt: skip
         self._bell.changed([str(wanted.generation_id)])
-
-
-def _give_way() -> None:
-    """On a busy machine the threads of downloads come after webhooks and polls, which people wait for by the millisecond."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone takes a thread's id here
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _take_room(tx: Transaction, wanted: Wanted, size: int) -> None:

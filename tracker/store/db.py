@@ -39,17 +39,17 @@ def _dumps(value: Any) -> str:
 
 
 class Database:
-    """One pool of connections. `size` bounds the connections kept, for as many threads as may work at once.
+    """One pool of connections: `size` at most, made when they are needed and kept, since making one costs more than most transactions.
 
     `ahead` is added to the server's clock wherever `now` is asked for: tests move hours with it instead of waiting for them.
     """
 
-    def __init__(self, url: str, *, size: int = 5, application: str = "tracker") -> None:
+    def __init__(self, url: str, *, size: int = 10, application: str = "tracker") -> None:
         self.ahead = timedelta(0)
         self.engine = create_engine(
             sqlalchemy_url(url),
             pool_size=size,
-            max_overflow=size,
+            max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=10,
             json_serializer=_dumps,
