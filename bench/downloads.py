@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import text
 
 from bench import kit, proc, webhooks
-from bench.ground import Ground, Tracker, laid, new_ids, pending_answer
+from bench.ground import Ground, Tracker, laid, new_ids, pending_answer, poll_beside
 from bench.programs import Program
 from tracker import bell
 from tracker.core.generation import Output
@@ -157,7 +157,7 @@ def _beside(ground: Ground, template: bytes, seconds: float, rate: float | None,
     with webhooks._staged(ground, template, ["hook"] * webhooks.ENDPOINTS) as (tracker, receiver, _upstream):
         wanted = webhooks._registered(tracker, int(50 * seconds))
         warm = webhooks._registered(tracker, 2 * webhooks.ENDPOINTS)
-        webhooks._poll_beside(tracker, 200)
+        poll_beside(tracker, 200)
         tracker.start("worker-webhook", "worker-default", "worker-poll", "worker-download", "beat")
         commits = webhooks.Commits(tracker)
         webhooks._commit(commits, warm, rate=20)

@@ -203,3 +203,16 @@ class Tracker:
     def said(self) -> str:
         """The end of every log, for when something went wrong."""
         return "\n".join(f"== {log.name}\n{log.read_text()[-1500:]}" for log in sorted(self.logs.glob("*.log")))
+
+
+def poll_beside(tracker: Tracker, rate: float) -> None:
+    """Generations that are due again and again: with a look every 10 s, `rate` polls a second, whose answers change nothing."""
+    tracker.register(new_ids(int(rate * 10)), poll_longest=10, poll_price=1000)
+    tracker.connection.execute(
+        "UPDATE generations SET state = 'processing', provider_status = 'processing'"
+        " WHERE id IN (SELECT generation_id FROM polls WHERE due_at < now() + interval '1 hour')"
+    )
+    tracker.connection.execute("VACUUM ANALYZE")
+    tracker.connection.execute(
+        "UPDATE polls SET due_at = now() + random() * interval '10 seconds' WHERE due_at < now() + interval '1 hour'"
+    )

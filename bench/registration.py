@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from bench import kit
-from bench.ground import Tracker, laid, new_ids, pending_answer
+from bench.ground import Tracker, laid, new_ids, pending_answer, poll_beside
 from bench.proc import Meter
 from bench.programs import Upstream
 
@@ -79,7 +79,7 @@ def main() -> None:
             batches = [_batches(tracker, caller, {}, options.batches), _batches(tracker, caller, FULL, options.batches)]
             tracker.connection.execute("UPDATE polls SET due_at = now() + interval '1 day'")
             tracker.connection.execute("UPDATE credentials SET requests_per_second = 100000")
-            tracker.register(new_ids(options.pending), poll_longest=10)
+            poll_beside(tracker, options.pending / 10)
             singles = [_singles(caller, upstream, options.rate, options.seconds)]
         finally:
             tracker.close()

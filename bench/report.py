@@ -13,7 +13,7 @@ from typing import Any
 from bench import kit
 
 BEGIN, END = "<!-- figures: python -m bench.report -->", "<!-- end of figures -->"
-ORDER = ("polling", "schedule", "budget", "fleet", "webhooks", "registration", "claim")
+ORDER = ("polling", "schedule", "budget", "fleet", "claim", "webhooks", "downloads", "registration")
 
 
 def newest() -> list[dict[str, Any]]:

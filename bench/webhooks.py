@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from bench import kit
-from bench.ground import Ground, Tracker, laid, new_ids, pending_answer
+from bench.ground import Ground, Tracker, laid, new_ids, pending_answer, poll_beside
 from bench.programs import Program, Upstream, call
 from tracker.core import ids
 from tracker.embedded.ports import free_port, release
@@ -179,7 +179,7 @@ def _latency(
     with _staged(ground, template, kinds) as (tracker, receiver, upstream):
         wanted, warm = _registered(tracker, max(10, int(rate * seconds))), _registered(tracker, 2 * ENDPOINTS)
         if polls:
-            _poll_beside(tracker, polls)
+            poll_beside(tracker, polls)
         tracker.start("worker-webhook", "worker-default", "worker-poll", "beat")
         commits = Commits(tracker)
         _commit(commits, warm, rate=20)
@@ -195,19 +195,6 @@ def _latency(
     late = [1000 * (came[one][0] - at) for one, at in counted.items() if one in came]
     about = {"case": case or ("while polling" if polls else "events alone"), "rate": rate, "polls_per_s": polled}
     return {**about, **_latency_row(late), "missing": len(counted) - len(late)}
-
-
-def _poll_beside(tracker: Tracker, rate: float) -> None:
-    """Generations that are due again and again: with a look every 10 s, `rate` polls a second, whose answers change nothing."""
-    tracker.register(new_ids(int(rate * 10)), poll_longest=10, poll_price=1000)
-    tracker.connection.execute(
-        "UPDATE generations SET state = 'processing', provider_status = 'processing'"
-        " WHERE id IN (SELECT generation_id FROM polls WHERE due_at < now() + interval '1 hour')"
-    )
-    tracker.connection.execute("VACUUM ANALYZE")
-    tracker.connection.execute(
-        "UPDATE polls SET due_at = now() + random() * interval '10 seconds' WHERE due_at < now() + interval '1 hour'"
-    )
 
 
 def _commit(commits: Commits, wanted: Sequence[UUID], rate: float) -> None:

@@ -5,7 +5,6 @@ Services are built in each process at its first task, after the fork: engines, s
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ from celery.signals import (
 )
 from typing_extensions import override
 
-from tracker import logs, wiring
+from tracker import logs, memory, wiring
 from tracker.bell import celery_app
 from tracker.settings import attach, load
 from tracker.store import db
@@ -37,9 +36,6 @@ TALKATIVE = ("celery.worker.strategy", "celery.worker.request", "celery.app.trac
 """They write a line or two for every message: an installation with nothing to do is silent. `debug` lets them speak."""
 UNUSED = "kombu.transport.native_delayed_delivery"
 """Warns at each start with RabbitMQ of a way to delay messages that we never use."""
-
-COLLECT = (50_000, 20, 100)
-"""How many objects more than have gone call for a look at the youngest, and how many such looks for one at the older ones."""
 
 TIMETABLE: dict[str, tuple[str, float]] = {
     "tick": ("upkeep.tick", 1.0),
@@ -119,10 +115,7 @@ def _announce(**_: Any) -> None:
 
 @worker_process_init.connect
 def _after_fork(**_: Any) -> None:
-    # What the imports made stays for ever, and a batch makes thousands of tuples that hold no cycle: looking through all of
-    # them again and again took a third of the CPU of polling (measured).
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
+    memory.settle()
     services.cache_clear()
     app.ending.watch()
 

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from typing_extensions import override
 
-from tracker import logs, settings, wiring
+from tracker import logs, memory, settings, wiring
 from tracker.api.app import create_app
 from tracker.api.context import Context
 from tracker.errors import TrackerError
@@ -76,6 +76,7 @@ def serve(found: Settings, services: Services) -> None:
         "ws": "none",
         "timeout_graceful_shutdown": DRAIN,
     }
+    memory.settle()
     Server(uvicorn.Config(app, **options), app.state.context).run()
 
 

@@ -6,6 +6,7 @@ Never opens a connection, and never decides whether to try again.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -67,6 +68,12 @@ class Limits:
     """Bytes of disk that are left free."""
 
 
+STRIDE = 8 * 1024 * 1024
+"""Bytes after which they are sent to the disk. Left to the end they would go in one go, and every commit of a database on the same
+disk would wait for them."""
+_sync_data = getattr(os, "fdatasync", os.fsync)  # not everywhere
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A complete file, on disk but not yet durable: the store syncs and renames it."""
@@ -126,9 +133,18 @@ class Transit:
             self._check_room()
             self._announce()
             if self._done != self._total or not start:
-                for chunk in self._received():
-                    file.write(chunk)
+                self._write(file)
         return self._finished()
+
+    def _write(self, file: BinaryIO) -> None:
+        waiting = 0
+        for chunk in self._received():
+            file.write(chunk)
+            waiting += len(chunk)
+            if waiting >= STRIDE:
+                file.flush()
+                _sync_data(file.fileno())
+                waiting = 0
 
     def through(self, deliver: Callable[[str, Iterator[bytes]], None]) -> Fetched:
         """The same without a file: `deliver` gets the media type and the bytes, whose iterator raises when they are not right."""
