@@ -176,6 +176,53 @@ def test_downloading_a_copy_to_a_file_a_folder_and_a_pipe(cli: Any, stored: tupl
     assert "no artifact" in cli("download", public, "--kind", "audio", code=1).stderr
 
 
+def test_an_interrupted_download_goes_on_where_it_stopped(cli: Any, stored: tuple[str, bytes, Path]) -> None:
+    public, content, path = stored
+    part = cli.folder / "film.mp4.part"
+    part.write_bytes(content[:-3])
+    path.write_bytes(b"\0" * (len(content) - 3) + content[-3:])  # only what is asked for now can be right
+    cli("download", public, "-o", "film.mp4")
+    assert (cli.folder / "film.mp4").read_bytes() == content
+    assert not part.exists()
+
+
+def test_what_another_download_left_is_begun_anew(cli: Any, stored: tuple[str, bytes, Path]) -> None:
+    public, content, _ = stored
+    for left in (b"something else", content + b"longer"):
+        (cli.folder / "film.mp4.part").write_bytes(left)
+        cli("download", public, "-o", "film.mp4")
+        assert (cli.folder / "film.mp4").read_bytes() == content
+
+
+def test_the_rules_of_a_project_are_shown_and_changed(cli: Any) -> None:
+    assert cli.json("artifacts", "rules")["keep_for"] is None
+    changed = cli.json(
+        "artifacts",
+        "rules",
+        "--download",
+        "video,thumbnail",
+        "--keep-for",
+        "30d",
+        "--keep-bytes",
+        "100GB",
+        "--quota",
+        "200GB",
+    )
+    assert changed == {
+        "download": ["video", "thumbnail"],
+        "keep_for": 30 * 86400,
+        "keep_bytes": 100 << 30,
+        "quota_bytes": 200 << 30,
+    }
+    assert cli.json("artifacts", "rules", "--keep-for", "forever", "--quota", "none") == {
+        **changed,
+        "keep_for": None,
+        "quota_bytes": None,
+    }
+    assert "the kinds are" in cli("artifacts", "rules", "--download", "films", code=2).stderr
+    assert "write 30d" in cli("artifacts", "rules", "--keep-for", "soon", code=2).stderr
+
+
 def test_a_damaged_copy_is_found_and_never_handed_out(cli: Any, stored: tuple[str, bytes, Path]) -> None:
     public, _, path = stored
     assert cli.json("artifacts", "verify") == {"checked": 1, "broken": []}

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracker.cli.options import AsJson, GenerationId, Project, known_id, moment
-from tracker.core.generation import Generation
+from tracker.core.generation import Artifact, Generation
 from tracker.errors import TrackerError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PIECE = 1024 * 1024
 State = Annotated[list[str] | None, typer.Option("--state", help="Such as processing (repeat).")]
 Provider = Annotated[str | None, typer.Option(help="Of this provider alone.")]
 Tag = Annotated[str | None, typer.Option(help="With this tag.")]
@@ -142,39 +147,72 @@ def download(
     project: Project = "default",
     as_json: AsJson = False,
 ) -> None:
-    """Write a stored copy to a file, checked against its SHA-256."""
+    """Write a stored copy to a file, checked against its SHA-256. Interrupted, it goes on where it stopped when it is called again."""
     from tracker.cli.render import print_json, size_of
     from tracker.cli.session import opened
     from tracker.core.events import artifact_fields
 
     with opened(project) as session:
         found = session.services.artifacts.find(session.project_id, known_id("gen", "generation", id_), kind, index)
-        chunks = session.services.artifacts.read(found)
+        read = partial(session.services.artifacts.read, found)
         if str(output) == "-":
-            for chunk in chunks:
+            for chunk in read():
                 sys.stdout.buffer.write(chunk)
             return
         target = (output / found.filename) if output and output.is_dir() else output or Path(found.filename)
-        _write(target, chunks, found.artifact.sha256)
+        _write(target, read, found.artifact)
     if as_json:
         print_json({"path": str(target), "artifact": artifact_fields(found.artifact, session.settings.base_url)})
     else:
         sys.stdout.write(f"{target}  {size_of(found.artifact.size)}  sha256 {found.artifact.sha256}\n")
 
 
-def _write(target: Path, chunks: Any, expected: str | None) -> None:
-    part, digest = target.with_name(target.name + ".part"), hashlib.sha256()
+def _write(target: Path, read: Callable[[int], Iterator[bytes]], artifact: Artifact) -> None:
+    part = target.with_name(target.name + ".part")
     try:
-        with part.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != expected:
-            raise TrackerError(f"the stored copy is damaged: its SHA-256 is {digest.hexdigest()}, not {expected}")
+        begun = part.exists()
+        found = _complete(part, read, artifact.size or 0)
+        if found != artifact.sha256 and begun:  # what an earlier call left may be of something else
+            part.unlink()
+            found = _complete(part, read, artifact.size or 0)
+        if found != artifact.sha256:
+            part.unlink()
+            raise TrackerError(f"the stored copy is damaged: its SHA-256 is {found}, not {artifact.sha256}")
         part.replace(target)
     except OSError as wrong:
         raise TrackerError(f"{target} cannot be written ({wrong.strerror})") from None
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _complete(part: Path, read: Callable[[int], Iterator[bytes]], size: int) -> str:
+    """Write what the partial file lacks; returns the SHA-256 of all of it. A terminal shows how it goes."""
+    digest = hashlib.sha256()
+    with part.open("a+b") as file, _bar() as bar:
+        task = bar.add_task(part.name.removesuffix(".part"), total=size)
+        file.seek(0)
+        while piece := file.read(PIECE):
+            digest.update(piece)
+        start = file.tell()
+        bar.update(task, completed=start)
+        for chunk in read(start) if start < size else ():
+            file.write(chunk)
+            digest.update(chunk)
+            bar.update(task, advance=len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _bar() -> Progress:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from tracker.cli.render import console
+
+    screen = console(error=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True)
