@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from tracker import wiring
-from tracker.bell import QUEUES
+from tracker.bell import QUEUES, celery_app
 from tracker.embedded.ports import free_port, release
 from tracker.embedded.postgres import Postgres
 from tracker.embedded.valkey import Valkey
@@ -113,20 +113,23 @@ def redis_url(redis_server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def broker_url(redis_url: str) -> Iterator[str]:
-    """Where messages go: the Redis server, or another broker without our queues."""
+    """Where messages go: the Redis server, or another broker whose queues of ours are empty."""
     given = os.environ.get("TRACKER_TEST_BROKER_URL")
     if not given:
         yield redis_url
         return
-    _forget_queues(given)
+    _empty_queues(given)
     yield given
-    _forget_queues(given)
+    _empty_queues(given)
 
 
-def _forget_queues(url: str) -> None:
+def _empty_queues(url: str) -> None:
+    # Emptied and not deleted: the client remembers what it declared, and would send into the void.
     with kombu.Connection(url) as connection:
         for name in QUEUES:
-            connection.default_channel.queue_delete(name)
+            queue = celery_app(url).amqp.queues[name](connection.default_channel)
+            queue.declare()
+            queue.purge()
 
 
 @pytest.fixture

@@ -8,12 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from queue import Empty
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 from uuid import UUID
@@ -194,13 +192,18 @@ class Place:
     def messages(self) -> Batches:
         """Batches that were published, taken from the broker as a worker takes them."""
         found: Batches = []
-        with self.broker.SimpleQueue("poll") as queue, suppress(Empty):
-            while True:
-                message = queue.get(block=False)
-                message.ack()
-                batch, claims = message.payload[0]
-                found.append((UUID(batch), [(key, fence) for key, fence in claims]))
+        for message in self.taken("poll"):
+            batch, claims = message.payload[0]
+            found.append((UUID(batch), [(key, fence) for key, fence in claims]))
         return found
+
+    def taken(self, name: str) -> Iterator[Any]:
+        """The messages that wait in a queue, whatever kind the broker makes of it."""
+        queue = self.services.bell._app.amqp.queues[name](self.broker.default_channel)
+        queue.declare()
+        while (message := queue.get(accept=["json"])) is not None:
+            message.ack()
+            yield message
 
     def claim(self) -> Batches:
         return self.messages() if self.services.polling.dispatch() else []
