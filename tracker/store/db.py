@@ -111,11 +111,12 @@ def unreachable(error: BaseException) -> bool:
     """Whether this error means that the database cannot serve us now, rather than that we asked wrongly."""
     if isinstance(error, NoConnectionLeft):
         return True
-    said = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(said, psycopg.Error):
+    lost, said = False, error  # a statement in binary form comes back without SQLAlchemy's wrapping
+    if isinstance(error, DBAPIError):
+        lost, said = error.connection_invalidated, error.orig or error
+    elif not isinstance(error, psycopg.Error):
         return False
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    return lost or said.sqlstate in PASSING or "connect" in str(said).lower()
+    return lost or getattr(said, "sqlstate", None) in PASSING or "connect" in str(said).lower()
 
 
 def beat(tx: Transaction, name: str, at: datetime, detail: dict[str, Any] | None = None) -> timedelta | None:
