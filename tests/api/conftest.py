@@ -209,7 +209,7 @@ def shared_api(
     postgres_url: str, template: str, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Api]:
     """One API for all tests that do not mind what others left in it: a new one for each would take half a second."""
-    name = "shared_api"
+    name = f"shared_api_{secrets.token_hex(4)}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")

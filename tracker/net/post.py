@@ -81,7 +81,8 @@ class Poster:
 
     def wake(self) -> None:
         """End a wait that is under way, or the next one; callable from any thread."""
-        with contextlib.suppress(BlockingIOError):  # full: it is awake enough
+        # Full: it is awake enough. Closed: a look-up came back to a poster that is gone.
+        with contextlib.suppress(OSError):
             self._ringer.send(b"!")
 
     def close(self) -> None:
