@@ -21,7 +21,7 @@ def test_two_hundred_films_under_fire(
 ) -> None:
     films = Films(20 * MB, pause=0.02)
     ended = killed_downloads(
-        services, settings, tmp_path, count=200, films=films, kills=15, seed=seed, apart=(0.2, 4.0), seconds=300
+        services, settings, tmp_path, count=200, films=films, kills=15, seed=seed, apart=(0.2, 2.0), seconds=300
     )
     with capsys.disabled():
         print(
