@@ -153,6 +153,42 @@ def test_a_flood_of_interim_responses_ends_with_bounded_memory(fetcher):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 * 1024  # KiB
 
 
+def _closes(wire: socket.socket, _: bytes) -> None:
+    raise OSError  # the kit closes it
+
+
+def _answers_first_and_then(end: hostile.Behaviour) -> hostile.Behaviour:
+    served: set[socket.socket] = set()
+
+    def behave(wire: socket.socket, request: bytes) -> None:
+        if wire in served:
+            end(wire, request)
+        served.add(wire)
+        wire.sendall(hostile.OK)
+
+    return behave
+
+
+@pytest.mark.parametrize("own_host", [True, False])
+@pytest.mark.parametrize("end", [hostile.resets(), _closes], ids=["reset", "closed"])
+@pytest.mark.parametrize("body", [None, b'{"ids": []}'])
+def test_a_question_is_sent_once_even_where_its_kept_connections_die_under_it(fetcher, own_host, end, body):
+    # libcurl by itself sends it again, at once and up to five times, on the next connection that it kept.
+    with hostile.serving(_answers_first_and_then(end)) as server:
+        host = f"localhost:{server.port}" if own_host else ""
+        first = [ask(f"{server.url}{n}", host_allowed=host) for n in range(4)]
+        kept = [answer.status for part in fetcher.fetch(first) for answer in part]
+        died = one(fetcher, server.url + "again", host_allowed=host, body=body, method="POST" if body else "GET")
+        asked = [request for request in server.requests if b"/again " in request]
+        fresh = one(fetcher, server.url + "fresh", host_allowed=host)
+    assert kept == [200] * 4
+    assert (died.status, died.failure) == (0, "protocol")
+    assert "before it was answered" in died.detail
+    assert len(asked) == 1
+    assert fresh.failure == "protocol", "the next question, too, meets a kept connection that dies, and is not sent twice"
+    assert len(server.requests) == 6
+
+
 def test_redirects_are_answers(fetcher):
     with hostile.serving(
         hostile.says(b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n")

@@ -62,6 +62,7 @@ _TOO_LARGE = frozenset({pycurl.E_FILESIZE_EXCEEDED, 100})  # 100: a header line 
 # Two verdicts that libcurl tells apart by its message alone. Heads are bounded at 300 KB, interim responses included.
 _RESOLVING = "Resolving timed out"
 _HEAD_TOO_LARGE = "Too large response headers"
+_GO, _ABORT = int(pycurl.PREREQFUNC_OK), int(pycurl.PREREQFUNC_ABORT)
 
 
 class _Lent(socket.socket):
@@ -85,6 +86,7 @@ class Transfer:
         "_policy",
         "_posted",
         "_refused",
+        "_sent",
         "_verb",
         "ask",
         "curl",
@@ -96,6 +98,7 @@ class Transfer:
         self.trusted = trusted
         self._policy = policy
         self._refused = ""
+        self._sent = False
         self._chunks: list[bytes] = []
         self._headers: tuple[tuple[str, str], ...] | None = None
         self._deadline = 0.0
@@ -122,7 +125,7 @@ class Transfer:
             curl.setopt(option, value)
         if not self.trusted:
             curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
-            curl.setopt(pycurl.PREREQFUNCTION, self._vet_peer)
+        curl.setopt(pycurl.PREREQFUNCTION, self._once if self.trusted else self._once_to_vetted)
         return curl
 
     def _open_socket(self, _purpose: int, address: Any) -> socket.socket | int:
@@ -130,8 +133,17 @@ class Transfer:
             return int(pycurl.SOCKET_BAD)
         return _Lent(address.family, address.socktype, address.protocol)
 
-    def _vet_peer(self, peer: str, _local: str, port: int, _local_port: int) -> int:
-        return int(pycurl.PREREQFUNC_ABORT if self._refuses(peer, port) else pycurl.PREREQFUNC_OK)
+    def _once(self, _peer: str, _local: str, _port: int, _local_port: int) -> int:
+        """Called before the request goes out. By itself libcurl sends it again, at once and up to five times, when a kept connection
+        dies before the answer: a relay that resets would be asked more often than schedule and budget allow.
+        """
+        if self._sent:
+            return _ABORT
+        self._sent = True
+        return _GO
+
+    def _once_to_vetted(self, peer: str, local: str, port: int, local_port: int) -> int:
+        return _ABORT if self._refuses(peer, port) else self._once(peer, local, port, local_port)
 
     def _refuses(self, host: str, port: int) -> bool:
         self._refused = self._policy.refusal(ipaddress.ip_address(host), port) or ""
@@ -139,7 +151,7 @@ class Transfer:
 
     def load(self, ask: Ask) -> None:
         """Set what differs from the previous ask. Raises ValueError or pycurl.error for one that cannot be sent."""
-        self._refused = ""
+        self._refused, self._sent = "", False
         self._chunks.clear()
         curl = self.curl
         curl.setopt(pycurl.URL, ask.url)
@@ -194,6 +206,8 @@ class Transfer:
     def _verdict(self, code: int, message: str) -> tuple[ErrorClass, str]:
         if self._refused and code in {pycurl.E_COULDNT_CONNECT, pycurl.E_ABORTED_BY_CALLBACK}:
             return "address", self._refused
+        if code == pycurl.E_ABORTED_BY_CALLBACK:
+            return "protocol", "the connection ended before it was answered"
         if code == pycurl.E_COULDNT_RESOLVE_HOST or message.startswith(_RESOLVING):
             return "dns", message
         if code == pycurl.E_COULDNT_CONNECT:
