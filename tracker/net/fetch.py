@@ -11,6 +11,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ _WANTED = {
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
 _SEEN = {select.EPOLLIN: pycurl.CSELECT_IN, select.EPOLLOUT: pycurl.CSELECT_OUT}
+_ALL = pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR
 
 
 class Fetcher:
@@ -63,6 +65,7 @@ class Fetcher:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._epoll = select.epoll()
         self._watched: set[int] = set()
+        self._resting: set[int] = set()
         self._timer: float | None = None
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
@@ -134,24 +137,40 @@ class Fetcher:
         """
         if self._timer is not None:
             seconds = min(seconds, self._timer - time.monotonic())
+        act, resting = self._multi.socket_action, self._resting
         for descriptor, ready in self._epoll.poll(max(0.0, min(seconds, LONGEST_PAUSE))):
-            self._multi.socket_action(
-                descriptor, _SEEN.get(ready, pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR)
-            )
+            if descriptor in resting:
+                self._forget(descriptor)  # the other side closes a connection that we only keep; libcurl notices by itself
+            else:
+                act(descriptor, _SEEN.get(ready, _ALL))
         if self._timer is not None and time.monotonic() >= self._timer:
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
-        """Libcurl says what it waits for on a socket."""
+        """Libcurl says what it waits for on a socket.
+
+        One that it no longer waits for stays registered: it is mostly a kept connection that carries the next ask, and a modification
+        is one system call where taking it out and putting it back in are two.
+        """
         if what == pycurl.POLL_REMOVE:
-            self._watched.discard(descriptor)
-            self._epoll.unregister(descriptor)
-        elif descriptor in self._watched:
-            self._epoll.modify(descriptor, _WANTED[what])
+            self._resting.add(descriptor)
+            return
+        self._resting.discard(descriptor)
+        if descriptor in self._watched:
+            try:
+                self._epoll.modify(descriptor, _WANTED[what])
+            except FileNotFoundError:  # closed while it rested, which the kernel's set noticed; this is another socket of its number
+                self._epoll.register(descriptor, _WANTED[what])
         else:
             self._watched.add(descriptor)
             self._epoll.register(descriptor, _WANTED[what])
+
+    def _forget(self, descriptor: int) -> None:
+        self._resting.discard(descriptor)
+        self._watched.discard(descriptor)
+        with suppress(OSError):
+            self._epoll.unregister(descriptor)
 
     def _set_timer(self, milliseconds: int) -> None:
         """Libcurl says when it has something to do whatever happens; -1 for never."""
