@@ -79,6 +79,7 @@ def test_other_methods_and_their_bodies(fetcher):
 def test_answers_come_in_slices_while_others_are_in_flight(fetcher):
     with hostile.serving(hostile.says(hostile.OK)) as quick, hostile.serving(hostile.falls_silent()) as never:
         asks = [ask(quick.url, key=n) for n in range(50)] + [ask(never.url, key="slow", deadline=1.0)]
+        began = time.monotonic()
         slices = fetcher.fetch(asks, at_once=20, slice_seconds=0.02)
         early = next(slices)
         rest = [answer for part in slices for answer in part]
@@ -86,7 +87,7 @@ def test_answers_come_in_slices_while_others_are_in_flight(fetcher):
     assert {answer.status for answer in early} == {200}
     assert {answer.ask.key for answer in early + rest} == {*range(50), "slow"}
     assert rest[-1].failure == "timeout"
-    assert rest[-1].seconds < 1.5
+    assert time.monotonic() - began < 1.5
 
 
 def test_in_flight_is_bounded_in_all_and_by_group(fetcher):
@@ -185,7 +186,9 @@ def test_a_question_is_sent_once_even_where_its_kept_connections_die_under_it(fe
     assert (died.status, died.failure) == (0, "protocol")
     assert "before it was answered" in died.detail
     assert len(asked) == 1
-    assert fresh.failure == "protocol", "the next question, too, meets a kept connection that dies, and is not sent twice"
+    assert fresh.failure == "protocol", (
+        "the next question, too, meets a kept connection that dies, and is not sent twice"
+    )
     assert len(server.requests) == 6
 
 

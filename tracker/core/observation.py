@@ -26,7 +26,9 @@ class ProblemCode(StrEnum):
     UNDECRYPTABLE = "undecryptable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True
+)  # not frozen, though nobody changes one: thousands a second are made, and a frozen one costs three times as much
 class Seen:
     """A well-formed answer. `state` is queued, processing, completed, failed or cancelled; `progress` runs from 0 to 1."""
 

@@ -140,7 +140,9 @@ class Fetcher:
         act, resting = self._multi.socket_action, self._resting
         for descriptor, ready in self._epoll.poll(max(0.0, min(seconds, LONGEST_PAUSE))):
             if descriptor in resting:
-                self._forget(descriptor)  # the other side closes a connection that we only keep; libcurl notices by itself
+                self._forget(
+                    descriptor
+                )  # the other side closes a connection that we only keep; libcurl notices by itself
             else:
                 act(descriptor, _SEEN.get(ready, _ALL))
         if self._timer is not None and time.monotonic() >= self._timer:
@@ -160,7 +162,9 @@ class Fetcher:
         if descriptor in self._watched:
             try:
                 self._epoll.modify(descriptor, _WANTED[what])
-            except FileNotFoundError:  # closed while it rested, which the kernel's set noticed; this is another socket of its number
+            except (
+                FileNotFoundError
+            ):  # closed while it rested, which the kernel's set noticed; this is another socket of its number
                 self._epoll.register(descriptor, _WANTED[what])
         else:
             self._watched.add(descriptor)
@@ -177,34 +181,33 @@ class Fetcher:
         self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
     def _launch(self, queue: _Queue, at_once: int, ready: list[Answer]) -> None:
-        while len(self._flying) < at_once and (ask := queue.take()):
-            transfer = self._transfer(trusted=_is_own_host(ask))
+        flying = self._flying
+        while len(flying) < at_once and (ask := queue.take()):
+            trusted = _is_own_host(ask)
+            transfer = self._idle[trusted].pop() if self._idle[trusted] else self._made(trusted=trusted)
             try:
                 transfer.load(ask)
             except (ValueError, pycurl.error) as wrong:
                 queue.landed(ask)
-                ready.append(Answer(ask, 0, {}, b"", "protocol", f"cannot be sent: {wrong}", 0.0))
+                ready.append(Answer(ask, 0, {}, b"", "protocol", f"cannot be sent: {wrong}"))
                 continue
             self._multi.add_handle(transfer.curl)
-            self._flying[transfer.curl] = transfer
+            flying[transfer.curl] = transfer
 
-    def _transfer(self, *, trusted: bool) -> Transfer:
-        idle = self._idle[trusted]
-        if idle:
-            return idle.pop()
+    def _made(self, *, trusted: bool) -> Transfer:
         return Transfer(self._policy, trusted=trusted, cap_bytes=self._cap_bytes, ca_file=self._ca_file)
 
     def _land(self, queue: _Queue, ready: list[Answer]) -> bool:
         landed, more = False, 1
         while more:
             more, done, failed = self._multi.info_read(1000)
-            for curl in done:
-                ready.append(self._take_down(curl).answer())
-                queue.landed(ready[-1].ask)
-            for curl, code, message in failed:
-                ready.append(self._take_down(curl).failure(code, message))
-                queue.landed(ready[-1].ask)
-            landed = landed or bool(done or failed)
+            answers = [self._take_down(curl).answer() for curl in done]
+            answers += [self._take_down(curl).failure(code, message) for curl, code, message in failed]
+            if queue.limited:
+                for answer in answers:
+                    queue.landed(answer.ask)
+            ready += answers
+            landed = landed or bool(answers)
         return landed
 
     def _take_down(self, curl: pycurl.Curl) -> Transfer:
@@ -224,6 +227,7 @@ class _Queue:
     def __init__(self, asks: Iterable[Ask], limits: Mapping[str, int]) -> None:
         self._waiting = deque(asks)
         self._limits = limits
+        self.limited = bool(limits)
         self._in_flight: dict[str, int] = {}
         self._parked: dict[str, deque[Ask]] = {}
         self._count = len(self._waiting)
@@ -236,7 +240,7 @@ class _Queue:
         while self._waiting:
             ask = self._waiting.popleft()
             group = ask.group
-            if group is not None and group in self._limits:
+            if self.limited and group is not None and group in self._limits:
                 in_flight = self._in_flight.get(group, 0)
                 if in_flight >= max(1, self._limits[group]):
                     self._parked.setdefault(group, deque()).append(ask)

@@ -53,9 +53,9 @@ class Answer(NamedTuple):
     body: bytes
     failure: ErrorClass | None
     detail: str
-    seconds: float
 
 
+_OK = 200
 _NO_HEADERS: Mapping[str, str] = {}
 _TLS = frozenset({35, 51, 53, 54, 58, 59, 60, 64, 66, 77, 80, 82, 83, 90, 91, 98})
 _TOO_LARGE = frozenset({pycurl.E_FILESIZE_EXCEEDED, 100})  # 100: a header line over libcurl's bound
@@ -182,15 +182,15 @@ class Transfer:
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         # getinfo instead of a header callback: one Python call per header line would cost a fifth more CPU per answer.
-        wait = get(pycurl.RETRY_AFTER)
-        headers = {"retry-after": str(wait)} if wait else _NO_HEADERS
-        return Answer(ask, get(pycurl.RESPONSE_CODE), headers, body, None, "", get(pycurl.TOTAL_TIME))
+        status = get(pycurl.RESPONSE_CODE)
+        wait = 0 if status == _OK else get(pycurl.RETRY_AFTER)
+        return Answer(ask, status, {"retry-after": str(wait)} if wait else _NO_HEADERS, body, None, "")
 
     def failure(self, code: int, message: str) -> Answer:
         """What a transfer that libcurl gave up amounts to."""
         ask = self._release()
         self._chunks.clear()
-        return Answer(ask, 0, {}, b"", *self._verdict(code, message), self.curl.getinfo(pycurl.TOTAL_TIME))
+        return Answer(ask, 0, {}, b"", *self._verdict(code, message))
 
     def drop(self) -> None:
         """Forget an ask whose answer nobody waits for any more."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -41,7 +42,7 @@ class Luma:
         """One generation, with the headers of the relay's page."""
         return Question(
             "GET",
-            f"{account.base_url.rstrip('/')}/luma/generations/{quote(subject.task_id, safe='')}",
+            f"{account.base_url.rstrip('/')}/luma/generations/{in_path(subject.task_id)}",
             headers(account),
         )
 
@@ -105,16 +106,28 @@ def _without_download_url(answer: bytes) -> bool:
 
 def headers(account: Account) -> tuple[tuple[str, str], ...]:
     """The three headers that the page asks for; an account without a key sends none."""
+    return _headers(account.api_key)
+
+
+@lru_cache(maxsize=1024)  # the same tuple for every question: the transport sets headers again only where they differ
+def _headers(api_key: str | None) -> tuple[tuple[str, str], ...]:
     plain = (("Accept", "application/json"), ("Content-Type", "application/json"))
-    return plain if account.api_key is None else (*plain, ("Authorization", f"Bearer {account.api_key}"))
+    return plain if api_key is None else (*plain, ("Authorization", f"Bearer {api_key}"))
+
+
+def in_path(task_id: str) -> str:
+    """The id as it stands in a URL's path."""
+    # Nearly all are made of letters, digits and hyphens.
+    return task_id if task_id.isascii() and task_id.replace("-", "").isalnum() else quote(task_id, safe="")
 
 
 def read_generation(task_id: str, body: Any) -> Observation:
     """One generation from the JSON of an answer, in any of the shapes."""
     layers = _layers(body)
-    ids = _ids(layers)
-    if ids and task_id not in ids:
-        return Problem(ProblemCode.UNREADABLE, f"the answer is about another task, {fields.clean(ids[0], 100)!r}")
+    if not (layers and layers[0].get("id") == task_id):  # nearly all answers say whom they are about in this place
+        ids = _ids(layers)
+        if ids and task_id not in ids:
+            return Problem(ProblemCode.UNREADABLE, f"the answer is about another task, {fields.clean(ids[0], 100)!r}")
     word = _status(layers)
     if word is None:
         return reading.complaint(body)
@@ -124,17 +137,19 @@ def read_generation(task_id: str, body: Any) -> Observation:
     return Seen(
         status=fields.clean(word, words.LONGEST_STATUS),
         state=state,
-        progress=fields.progress(next(_values(layers, "progress"), None)),
+        progress=fields.progress(_first(layers, "progress")),
         # What is shown before the end is a preview at best, and most answers are about pending ones.
         outputs=_outputs(layers) if state is State.COMPLETED else (),
         error=words.failure(state, word, _reason(layers), _code(layers)) if state in _BAD_ENDS else None,
         raw=body,
-        started_at=provider_time(next(_values(layers, "start_time"), None)),
+        started_at=provider_time(_first(layers, "start_time")),
     )
 
 
 def _layers(body: Any) -> list[Node]:
     """The objects of an answer that speak about the generation, innermost first: its own, then the relay's record around it."""
+    if isinstance(body, dict) and not isinstance(body.get("data"), dict):
+        return [body]  # bare, as nearly all come
     found: list[Node] = []
     node = body
     while isinstance(node, dict) and len(found) < 3:  # noqa: PLR2004 - envelope, record, generation
@@ -149,6 +164,9 @@ def _ids(layers: Sequence[Node]) -> list[str]:
 
 def _status(layers: Sequence[Node]) -> str | None:
     """The generation's own word, unless only the relay's record says that it ended (it refunds, and stops passing answers on)."""
+    if len(layers) == 1 and "status" not in layers[0]:
+        word = layers[0].get("state")
+        return word if isinstance(word, str) else None
     said = [word for node in layers for name in ("state", "status") if isinstance(word := _spoken(node, name), str)]
     return min(said, key=_doubt) if len(said) > 1 else said[0] if said else None
 
@@ -161,6 +179,14 @@ def _spoken(node: Node, name: str) -> object:
 def _doubt(word: str) -> int:
     state = words.known_state(word)
     return 2 if state is None else int(state not in FINAL)
+
+
+def _first(layers: Sequence[Node], name: str) -> object:
+    for node in layers:
+        value: object = node.get(name)
+        if value is not None:
+            return value
+    return None
 
 
 def _values(layers: Sequence[Node], name: str) -> Iterator[object]:

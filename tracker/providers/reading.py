@@ -45,6 +45,8 @@ def answer(response: Response) -> Any | Problem:
         detail = clean(response.detail, LONGEST_QUOTE)
         return Problem(code, f"{message} ({response.failure}){': ' + detail if detail else ''}")
     body = _parsed(response.body)
+    if response.status == 200 and body is not None:  # noqa: PLR2004 - HTTP's own numbers
+        return body
     if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own numbers
         return _refused(response, body)
     if not response.body.strip():
@@ -68,7 +70,7 @@ def is_html(body: bytes) -> bool:
 
 def _parsed(body: bytes) -> Any | None:
     try:
-        return orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
+        return orjson.loads(body[3:] if body.startswith(b"\xef\xbb\xbf") else body)
     except ValueError:
         return None
 
