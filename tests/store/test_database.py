@@ -78,3 +78,46 @@ def test_secrets_outlive_a_rotation_of_their_keys() -> None:
 def test_wrong_keys_stop_the_start(keys: str) -> None:
     with pytest.raises(ConfigurationError, match="TRACKER_SECRET_KEYS"):
         Vault(keys)
+
+
+def _backend(database: Database) -> int:
+    with database.looking() as tx:
+        return int(tx.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def test_a_connection_that_died_while_it_rested_is_replaced_unseen(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "RESTED", 0.0)
+    kept = _backend(rows.database)
+    assert _backend(rows.database) == kept, "it is kept"
+    other = Database(rows.database.engine.url.render_as_string(hide_password=False))
+    with other.looking() as tx:
+        assert tx.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": kept}).scalar_one()
+    other.close()
+    assert _backend(rows.database) != kept
+
+
+def test_a_connection_that_was_just_used_is_not_asked_whether_it_lives(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(rows.database.engine.dialect, "do_ping", asked.append)
+    assert _backend(rows.database) == _backend(rows.database)
+    assert asked == []
+    monkeypatch.setattr(db, "RESTED", 0.0)
+    _backend(rows.database)
+    assert len(asked) == 1
+
+
+def test_each_statement_of_looking_stands_alone(rows: Rows) -> None:
+    def fails() -> None:
+        with rows.database.looking() as tx:
+            tx.execute(text("INSERT INTO projects (id, name) VALUES (gen_random_uuid(), 'whole')"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fails()
+    assert rows.scalar("SELECT count(*) FROM projects WHERE name = 'whole'") == 1
+    with rows.database.transaction() as tx:
+        tx.execute(text("INSERT INTO projects (id, name) VALUES (gen_random_uuid(), 'half')"))
+        tx.rollback()
+    assert rows.scalar("SELECT count(*) FROM projects WHERE name = 'half'") == 0, "the next transaction is one again"

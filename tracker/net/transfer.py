@@ -134,8 +134,10 @@ class Transfer:
         return _Lent(address.family, address.socktype, address.protocol)
 
     def _once(self, _peer: str, _local: str, _port: int, _local_port: int) -> int:
-        """Called before the request goes out. By itself libcurl sends it again, at once and up to five times, when a kept connection
-        dies before the answer: a relay that resets would be asked more often than schedule and budget allow.
+        """Called before the request goes out, and again before libcurl repeats it: then it refuses.
+
+        By itself libcurl sends a question again, at once and up to five times, when a kept connection dies before the answer: a relay
+        that resets would be asked more often than schedule and budget allow.
         """
         if self._sent:
             return _ABORT

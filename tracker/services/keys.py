@@ -7,7 +7,7 @@ import secrets
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from tracker.core import ids, signing
@@ -25,6 +25,8 @@ _LENGTH = 40
 """Base62 digits: 238 random bits."""
 _SHOWN = 10
 """Characters of a key that lists show, so that people can tell keys apart."""
+NOTED = timedelta(minutes=1)
+"""How often the use of a key is noted: at each use, reading would become writing."""
 IMPLIED = {
     "admin": frozenset({"read", "write", "admin"}),
     "write": frozenset({"read", "write"}),
@@ -65,15 +67,17 @@ class Keys:
 
     def authenticate(self, token: str) -> Caller:
         """Who this token belongs to. UnauthorizedError when it is unknown, revoked or expired."""
-        with self._database.transaction() as tx:
-            key, now = keys.by_hash(tx, _hash(token)), db.now(tx)
-            if key is None:
+        with self._database.looking() as tx:
+            found = keys.by_hash(tx, _hash(token))
+            if found is None:
                 raise UnauthorizedError("this API key is not known")
+            key, now = found
             if key.revoked_at is not None:
                 raise UnauthorizedError("this API key was revoked")
             if key.expires_at is not None and key.expires_at <= now:
                 raise UnauthorizedError("this API key has expired")
-            keys.touch(tx, key.id, now)
+            if key.last_used_at is None or now - key.last_used_at > NOTED:
+                keys.touch(tx, key.id, now)
         return Caller(key.project_id, key.project, implied(key.scopes), key.id)
 
     def project(self, name: str = DEFAULT_PROJECT, *, make: bool = False) -> Caller:

@@ -83,7 +83,7 @@ class Registration:
         self, project_id: UUID, forms: Sequence[RegistrationForm | InvalidError]
     ) -> list[Registered | TrackerError]:
         """Register many tasks in one transaction; what is wrong with one does not hinder the others."""
-        with self._database.transaction() as tx:
+        with self._database.looking() as tx:
             now, accounts = db.now(tx), credentials.of_project(tx, project_id)
             checked = [self._checked(form, accounts, now) for form in forms]
             found = self._look_up(tx, project_id, [wish for wish in checked if isinstance(wish, _Wish)])
@@ -140,9 +140,8 @@ class Registration:
         self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], found: _Found, now: datetime
     ) -> tuple[dict[Task, Generation], dict[int, Generation]]:
         """Every task's stored generation, and those made just now by the identity of their wish."""
-        stored = generations.of_tasks(tx, project_id, {wish.task for wish in wishes})
         # Of two items about one task the first makes it, and the second finds it.
-        first = {wish.task: wish for wish in reversed(wishes) if wish.task not in stored}
+        first = {wish.task: wish for wish in reversed(wishes)}
         new = [wish for wish in wishes if first.get(wish.task) is wish]
         # Rising ids keep the order of the request within its millisecond.
         keys = sorted(ids.uuid7(now) for _ in new)
@@ -153,9 +152,9 @@ class Registration:
         outbox.publish(
             tx, [(e, g) for g in made.values() if (e := steps.registered(g, now, self._base_url).event)], now
         )
-        stored |= {(g.provider, g.credential_id, g.task_id): g for g in made.values()}
-        # Somebody else registered the rest at this very moment.
-        return stored | generations.of_tasks(tx, project_id, {w.task for w in new} - stored.keys()), made
+        stored = {(g.provider, g.credential_id, g.task_id): g for g in made.values()}
+        # The rest was registered before: seldom enough that nobody looks first.
+        return stored | generations.of_tasks(tx, project_id, first.keys() - stored.keys()), made
 
     @staticmethod
     def _outcome(

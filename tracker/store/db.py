@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import orjson
 import psycopg
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from sqlalchemy.pool import QueuePool
 
@@ -24,6 +25,9 @@ Transaction = Connection
 
 CONNECT_TIMEOUT = 5
 """Seconds. A database that does not answer a connect within this is down for us."""
+RESTED = 1.0
+"""Seconds after which a connection that comes out of the pool is asked first whether it still lives. One that was just used does, and
+what breaks it breaks all: the first who notices throws all away."""
 STATEMENT_TIMEOUT = "30s"
 """No statement of the product needs more; one that does holds locks and keeps vacuum from cleaning."""
 
@@ -50,7 +54,6 @@ class Database:
             sqlalchemy_url(url),
             pool_size=size,
             max_overflow=0,
-            pool_pre_ping=True,
             pool_timeout=10,
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
@@ -62,6 +65,27 @@ class Database:
                 " -c idle_in_transaction_session_timeout=30s -c lock_timeout=10s",
             },
         )
+        event.listen(self.engine, "checkin", _begins_to_rest)
+        event.listen(self.engine, "checkout", self._ask_if_rested)
+        self._looking = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _ask_if_rested(self, connection: Any, record: Any, _proxy: object) -> None:
+        if monotonic() - record.info.get(_RESTS_SINCE, -RESTED) < RESTED:
+            return
+        try:
+            self.engine.dialect.do_ping(connection)
+        except psycopg.Error as lost:
+            raise InvalidatePoolError from lost
+
+    @contextmanager
+    def looking(self) -> Iterator[Transaction]:
+        """For statements that stand alone, as nearly all looking does: each is its own transaction, and BEGIN and COMMIT are saved.
+
+        Nothing is lost with them: at the isolation that we use, statements of one transaction see different states too.
+        """
+        with self._looking.connect() as connection:
+            connection.info["ahead"] = self.ahead
+            yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -81,11 +105,23 @@ class Database:
         return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
 
+_RESTS_SINCE = "rests_since"
+
+
+def _begins_to_rest(_connection: object, record: Any) -> None:
+    record.info[_RESTS_SINCE] = monotonic()
+
+
 def now(tx: Transaction) -> datetime:
     """The database's clock: one clock for all machines."""
     at: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
-    ahead: timedelta = tx.info.get("ahead", timedelta(0))
-    return at + ahead
+    return at + ahead(tx)
+
+
+def ahead(tx: Transaction) -> timedelta:
+    """What must be added to the clock of the server where a statement brings its time along."""
+    by: timedelta = tx.info.get("ahead", timedelta(0))
+    return by
 
 
 def revision(tx: Transaction) -> str | None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Key:
 
 
 _SELECT = "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id"
+_SELECT_NOW = _SELECT.replace(" FROM", ", clock_timestamp() AS now FROM", 1)
 
 
 def _key(row: Any) -> Key:
@@ -71,10 +72,10 @@ def insert(
     return made.rowcount > 0
 
 
-def by_hash(tx: Transaction, hash_: bytes) -> Key | None:
-    """The key with this hash, whether it is valid or not."""
-    row = tx.execute(text(f"{_SELECT} WHERE k.hash = :hash"), {"hash": hash_}).first()
-    return None if row is None else _key(row)
+def by_hash(tx: Transaction, hash_: bytes) -> tuple[Key, datetime] | None:
+    """The key with this hash, whether it is valid or not, and the time at which it was found: every request asks for both."""
+    row = tx.execute(text(f"{_SELECT_NOW} WHERE k.hash = :hash"), {"hash": hash_}).first()
+    return None if row is None else (_key(row), row.now + ahead(tx))
 
 
 def get(tx: Transaction, project_id: UUID, key_id: UUID) -> Key | None:
@@ -105,11 +106,5 @@ def revoke(tx: Transaction, key_id: UUID, now: datetime) -> None:
 
 
 def touch(tx: Transaction, key_id: UUID, now: datetime) -> None:
-    """Note that a key is used; at most once a minute, so that reading does not become writing."""
-    tx.execute(
-        text(
-            "UPDATE api_keys SET last_used_at = :now"
-            " WHERE id = :id AND (last_used_at IS NULL OR last_used_at < CAST(:now AS timestamptz) - interval '1 minute')"
-        ),
-        {"id": key_id, "now": now},
-    )
+    """Note that a key is used."""
+    tx.execute(text("UPDATE api_keys SET last_used_at = :now WHERE id = :id"), {"id": key_id, "now": now})
