@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import text
 
 from bench import kit, proc, webhooks
-from bench.ground import Ground, Tracker, laid, new_ids, pending_answer, poll_beside
+from bench.ground import Ground, Tracker, ended_answer, laid, new_ids, pending_answer, poll_beside
 from bench.programs import Program
 from tracker import bell
 from tracker.core.generation import Output
@@ -51,9 +51,9 @@ def main() -> None:
     with laid() as ground:
         rounds = [(_curl(ground, options.size), _one(ground, options.size, n)) for n in range(options.rounds)]
         curl, ours = (kit.medians([pair[i] for pair in rounds]) for i in (0, 1))
-        template = pending_answer(ground)
+        answers = webhooks.Answers(pending_answer(ground), ended_answer(ground))
         beside = [
-            _beside(ground, template, options.seconds, rate, case)
+            _beside(ground, answers, options.seconds, rate, case)
             for case, rate in (("no download", None), (f"{AT_ONCE} at once, a gigabit together", LINK_RATE),
                                (f"{AT_ONCE} at once, as fast as they can", 0.0))
         ]  # fmt: skip
@@ -151,10 +151,10 @@ def _one(ground: Ground, size: int, number: int) -> dict[str, Any]:
     return {"who": "ours", "mb_per_s": size / MB / seconds, "seconds": seconds, "memory_mb": peak - idle}
 
 
-def _beside(ground: Ground, template: bytes, seconds: float, rate: float | None, case: str) -> dict[str, Any]:
+def _beside(ground: Ground, answers: webhooks.Answers, seconds: float, rate: float | None, case: str) -> dict[str, Any]:
     size = 192 * MB
     kit.say(f"beside: {case}")
-    with webhooks._staged(ground, template, ["hook"] * webhooks.ENDPOINTS) as (tracker, receiver, _upstream):
+    with webhooks._staged(ground, answers, ["hook"] * webhooks.ENDPOINTS) as (tracker, receiver, _upstream):
         wanted = webhooks._registered(tracker, int(50 * seconds))
         warm = webhooks._registered(tracker, 2 * webhooks.ENDPOINTS)
         poll_beside(tracker, 200)

@@ -38,8 +38,14 @@ from tracker.services.forms import CredentialForm, RegistrationForm
 from tracker.settings import Settings
 from tracker.store.migrations import migrate
 
-SERVERS = {"max_connections": "200", "max_wal_size": "4GB", "checkpoint_timeout": "30min", "shared_buffers": "512MB"}
-"""Room, and no checkpoint in the middle of a window. fsync and synchronous_commit stay on, as the product has them."""
+SERVERS = {
+    "track_commit_timestamp": "on",
+    "max_connections": "200",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "30min",
+    "shared_buffers": "512MB",
+}
+"""Room, the moments of commits, and no checkpoint within a window. fsync and synchronous_commit stay on, as the product has them."""
 WITHOUT_BOUND = {"requests_per_second": 100_000, "concurrency": 100_000}
 """A budget that no benchmark reaches, where budgets are not what is measured."""
 
@@ -105,9 +111,18 @@ def laid() -> Iterator[Ground]:
 
 def pending_answer(ground: Ground) -> bytes:
     """What the simulator answers about a generation that goes on, with the id's place held: the canned upstream's template."""
+    return _answer(ground, {"queue": 0, "duration": 100_000})
+
+
+def ended_answer(ground: Ground) -> bytes:
+    """The same about one that is completed, with all its links."""
+    return _answer(ground, {"queue": 0, "duration": 0})
+
+
+def _answer(ground: Ground, wish: dict[str, float]) -> bytes:
     simulator = Simulator(ground)
     try:
-        task_id = simulator.call("generations", {"queue": 0, "duration": 100_000})["id"]
+        task_id = simulator.call("generations", wish)["id"]
         request = urllib.request.Request(
             f"{simulator.url}/luma/generations/{task_id}", headers={"Authorization": "Bearer key"}
         )

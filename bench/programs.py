@@ -79,12 +79,17 @@ class Program:
 class Upstream:
     """The canned relay of bench/upstream.py."""
 
-    def __init__(self, ground: Ground, template: bytes, *, latency_ms: float, tls: bool) -> None:
+    def __init__(
+        self, ground: Ground, template: bytes, *, latency_ms: float, tls: bool, ended: bytes | None = None
+    ) -> None:
         self.tls, self.latency_ms = tls, latency_ms
         self._port, self._control = free_port(18100), free_port(18100)
         held = ground.folder / "template.json"
         held.write_bytes(template)
         options: list[str | Path] = ["--port", str(self._port), "--control", str(self._control), "--template", held]
+        if ended is not None:
+            (ground.folder / "ended.json").write_bytes(ended)
+            options += ["--ended", ground.folder / "ended.json"]
         options += ["--latency-ms", str(latency_ms)] + (["--tls", ground.certificate_file] if tls else [])
         self._program = Program(
             [sys.executable, "-m", "bench.upstream", *options], log=ground.folder / "upstream.log", ready=b"ready"

@@ -19,14 +19,16 @@ import uvloop
 
 HELD_PLACE = b"00000000-0000-4000-8000-000000000000"
 """Stands in the template where the id goes; every id has its length."""
+ENDED = b"ffffffff"
+"""How the ids of generations begin that have ended, where there is an answer for them."""
 HEAD = b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
 
 class Upstream:
     """Everything the connections share."""
 
-    def __init__(self, template: bytes, latency: float) -> None:
-        self.template, self.latency = template, latency
+    def __init__(self, template: bytes, latency: float, ended: bytes | None = None) -> None:
+        self.template, self.latency, self.ended = template, latency, ended or template
         self.reset()
 
     def reset(self) -> None:
@@ -47,7 +49,7 @@ class Upstream:
         return orjson.dumps({name: getattr(self, name) for name in names})
 
     def one(self, task_id: bytes) -> bytes:
-        return self.template.replace(HELD_PLACE, task_id)
+        return (self.ended if task_id.startswith(ENDED) else self.template).replace(HELD_PLACE, task_id)
 
 
 class Connection(asyncio.Protocol):
@@ -113,7 +115,8 @@ async def _serve(options: argparse.Namespace) -> None:
     if options.tls:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options.tls)
-    upstream = Upstream(options.template.read_bytes(), options.latency_ms / 1000)
+    ended = options.ended.read_bytes() if options.ended else None
+    upstream = Upstream(options.template.read_bytes(), options.latency_ms / 1000, ended)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(upstream), "127.0.0.1", options.port, ssl=tls, backlog=4096)
     control = await loop.create_server(lambda: Connection(upstream), "127.0.0.1", options.control, backlog=64)
@@ -128,6 +131,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--control", type=int, required=True, help="plain port for /stats and /reset")
     parser.add_argument("--template", type=Path, required=True)
+    parser.add_argument("--ended", type=Path, help="what is answered about ids that begin with ffffffff")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--tls", type=Path, help="PEM file with key and certificate")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,6 +1,7 @@
 """Webhooks: from the commit of a transition until the receiver has the whole request; throughput; and one endpoint that hangs.
 
-`python -m bench.webhooks [--seconds S] [--backlog N] [--polls R]`. Events are real: generations are cancelled, each in its own transaction.
+`python -m bench.webhooks [--seconds S] [--backlog N] [--polls R]`. Events are real, of two sources: generations that a caller cancels, each
+in a transaction of its own, and generations whose end a poll sees, as nearly all events are.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from bench import kit
-from bench.ground import Ground, Tracker, laid, new_ids, pending_answer, poll_beside
+from bench.ground import Ground, Tracker, ended_answer, laid, new_ids, pending_answer, poll_beside
 from bench.programs import Program, Upstream, call
+from bench.upstream import ENDED
 from tracker.core import ids
 from tracker.embedded.ports import free_port, release
 from tracker.services.forms import EndpointForm, RegistrationForm
@@ -38,6 +40,13 @@ LATENCY = {
     "missing": "not come",
 }
 THROUGHPUT = {"case": "receiver", "n": "deliveries", "per_second": "deliveries/s"}
+
+
+class Answers(NamedTuple):
+    """What the upstream answers about generations that go on, and about those that have ended."""
+
+    pending: bytes
+    ended: bytes
 
 
 class Receiver:
@@ -88,23 +97,33 @@ def main() -> None:
     options = parser.parse_args()
     wanted = [options.only] if options.only else list(PARTS)
     with laid() as ground:
-        template = pending_answer(ground)
+        answers = Answers(pending_answer(ground), ended_answer(ground))
         tables, claims = [], []
         for part in wanted:
-            table, said = PARTS[part](ground, template, options)
+            table, said = PARTS[part](ground, answers, options)
             tables.append(table)
             claims += said
     tables.append({"title": "Claims", "columns": kit.CLAIMS, "rows": claims})
-    kit.finish("webhooks", tables, notes=["The default cap of 4 deliveries in flight per endpoint holds throughout."])
+    kit.finish("webhooks", tables, notes=NOTES)
 
 
+NOTES = (
+    "The default cap of 4 deliveries in flight per endpoint holds throughout.",
+    "Seen by polls: the moment is PostgreSQL's own of the commit, from before its flush to the disk.",
+    "Cancelled: one program does, each in its own transaction, with half a core at 200/s; the moment is the commit's return.",
+)
 Part = tuple[dict[str, Any], list[dict[str, Any]]]
 """A table, and what must hold of it."""
 
 
-def _latencies(ground: Ground, template: bytes, options: argparse.Namespace) -> Part:
-    rows = [_latency(ground, template, rate, 0, options.seconds) for rate in (1, 50, 200)]
-    rows += [_latency(ground, template, rate, options.polls, options.seconds) for rate in (50, 200)]
+def _latencies(ground: Ground, answers: Answers, options: argparse.Namespace) -> Part:
+    rows = [_latency(ground, answers, rate, 0, options.seconds) for rate in (1, 50, 200)]
+    rows += [_latency(ground, answers, rate, options.polls, options.seconds) for rate in (50, 200)]
+    rows += [
+        _seen_by_polls(ground, answers, rate, polls, options.seconds)
+        for polls in (0, options.polls)
+        for rate in (50, 200)
+    ]
     claims = [
         kit.verdict(
             f"p99 ms at {row['rate']}/s, {row['case']}", row["p99"], 20 if row["rate"] == 50 else 35, at_least=False
@@ -114,19 +133,19 @@ def _latencies(ground: Ground, template: bytes, options: argparse.Namespace) -> 
     return {"title": "Commit to whole request received", "columns": LATENCY, "rows": rows}, claims
 
 
-def _head_of_line(ground: Ground, template: bytes, options: argparse.Namespace) -> Part:
+def _head_of_line(ground: Ground, answers: Answers, options: argparse.Namespace) -> Part:
     healthy = _latency(
-        ground, template, 100, 0, options.seconds, case="20 healthy endpoints, 19 of them counted", but="/hook/0"
+        ground, answers, 100, 0, options.seconds, case="20 healthy endpoints, 19 of them counted", but="/hook/0"
     )
-    hanging = _latency(ground, template, 100, 0, options.seconds, case="one of 20 hangs, the other 19", but="/hang/0")
+    hanging = _latency(ground, answers, 100, 0, options.seconds, case="one of 20 hangs, the other 19", but="/hang/0")
     claim = kit.verdict(
         "p95 of the others while one hangs, over without", hanging["p95"] / healthy["p95"], 1.2, at_least=False
     )
     return {"title": "Head of line", "columns": LATENCY, "rows": [healthy, hanging]}, [claim]
 
 
-def _throughputs(ground: Ground, template: bytes, options: argparse.Namespace) -> Part:
-    rows = [_throughput(ground, template, kind, options.backlog) for kind in ("hook", "slow")]
+def _throughputs(ground: Ground, answers: Answers, options: argparse.Namespace) -> Part:
+    rows = [_throughput(ground, answers, kind, options.backlog) for kind in ("hook", "slow")]
     claim = kit.verdict("deliveries/s to instant receivers", rows[0]["per_second"], 2500, at_least=True)
     return {"title": f"A backlog over {ENDPOINTS} endpoints", "columns": THROUGHPUT, "rows": rows}, [claim]
 
@@ -135,9 +154,10 @@ PARTS = {"latency": _latencies, "hang": _head_of_line, "throughput": _throughput
 
 
 @contextmanager
-def _staged(ground: Ground, template: bytes, kinds: Sequence[str]) -> Iterator[tuple[Tracker, Receiver, Upstream]]:
+def _staged(ground: Ground, answers: Answers, kinds: Sequence[str]) -> Iterator[tuple[Tracker, Receiver, Upstream]]:
     """An installation with one endpoint per entry of `kinds`, each with a tag of its own that decides what it gets."""
-    upstream, receiver = Upstream(ground, template, latency_ms=200, tls=False), Receiver(ground)
+    upstream = Upstream(ground, answers.pending, latency_ms=200, tls=False, ended=answers.ended)
+    receiver = Receiver(ground)
     tracker = Tracker(ground, f"webhooks{next(_numbers)}", redis_number=5, workers_poll=2)
     try:
         tracker.credential(upstream.url + "/single")
@@ -145,7 +165,7 @@ def _staged(ground: Ground, template: bytes, kinds: Sequence[str]) -> Iterator[t
             form = EndpointForm(
                 url=f"{receiver.url}/{kind}/{number}",
                 tags=[f"to-{number}"],
-                events=["generation.cancelled", "generation.failed"],
+                events=["generation.cancelled", "generation.failed", "generation.completed"],
             )
             tracker.services.endpoints.create(tracker.project_id, form)
         yield tracker, receiver, upstream
@@ -158,10 +178,13 @@ def _staged(ground: Ground, template: bytes, kinds: Sequence[str]) -> Iterator[t
 _numbers = itertools.count()
 
 
-def _registered(tracker: Tracker, count: int) -> list[UUID]:
-    """Generations for the endpoints in turn, none of them due for a poll."""
+def _registered(tracker: Tracker, count: int, *, ended: bool = False) -> list[UUID]:
+    """Generations for the endpoints in turn, none of them due for a poll. `ended`: the provider will say that they are completed."""
+    begin = ENDED.decode() if ended else ""
     forms = [
-        RegistrationForm(provider="luma", task_id=one, timeout="P30D", tags=[f"to-{n % ENDPOINTS}"])
+        RegistrationForm(
+            provider="luma", task_id=begin + one[len(begin) :], timeout="P30D", tags=[f"to-{n % ENDPOINTS}"]
+        )
         for n, one in enumerate(new_ids(count))
     ]
     made: list[UUID] = []
@@ -173,10 +196,10 @@ def _registered(tracker: Tracker, count: int) -> list[UUID]:
 
 
 def _latency(
-    ground: Ground, template: bytes, rate: float, polls: float, seconds: float, *, case: str = "", but: str = ""
+    ground: Ground, answers: Answers, rate: float, polls: float, seconds: float, *, case: str = "", but: str = ""
 ) -> dict[str, Any]:
     kinds = ["hang" if but.startswith("/hang") else "hook", *(["hook"] * (ENDPOINTS - 1))]
-    with _staged(ground, template, kinds) as (tracker, receiver, upstream):
+    with _staged(ground, answers, kinds) as (tracker, receiver, upstream):
         wanted, warm = _registered(tracker, max(10, int(rate * seconds))), _registered(tracker, 2 * ENDPOINTS)
         if polls:
             poll_beside(tracker, polls)
@@ -193,8 +216,67 @@ def _latency(
     left_out = {ids.public("gen", one) for n, one in enumerate(wanted) if but and n % ENDPOINTS == 0}
     counted = {one: at for one, at in commits.moments.items() if one not in left_out}
     late = [1000 * (came[one][0] - at) for one, at in counted.items() if one in came]
-    about = {"case": case or ("while polling" if polls else "events alone"), "rate": rate, "polls_per_s": polled}
+    about = {
+        "case": case or ("cancelled, while polling" if polls else "cancelled, alone"),
+        "rate": rate,
+        "polls_per_s": polled,
+    }
     return {**about, **_latency_row(late), "missing": len(counted) - len(late)}
+
+
+def _seen_by_polls(ground: Ground, answers: Answers, rate: float, polls: float, seconds: float) -> dict[str, Any]:
+    """Generations that have ended are due for their poll one after the other, at `rate` a second."""
+    with _staged(ground, answers, ["hook"] * ENDPOINTS) as (tracker, receiver, upstream):
+        warm, wanted = (
+            _registered(tracker, 2 * ENDPOINTS, ended=True),
+            _registered(tracker, int(rate * seconds), ended=True),
+        )
+        if polls:
+            poll_beside(tracker, polls)
+        tracker.start("worker-webhook", "worker-default", "worker-poll", "beat")
+        _due(tracker, warm, rate=20)
+        _arrived(receiver, len(warm), 20.0)
+        upstream.reset()
+        began = time.monotonic()
+        _due(tracker, wanted, rate)
+        came = _arrived(receiver, len(wanted), seconds + 20.0)
+        polled = upstream.stats()["polls"] / (time.monotonic() - began)
+        committed = _committed(tracker)
+    keys = [ids.public("gen", one) for one in wanted]
+    late = [1000 * (came[one] - committed[one]) for one in keys if one in came]
+    about = {"case": "seen by polls", "rate": rate, "polls_per_s": polled}
+    return {**about, **_latency_row(late), "missing": len(keys) - len(late)}
+
+
+def _due(tracker: Tracker, wanted: Sequence[UUID], rate: float) -> None:
+    tracker.connection.execute(
+        "UPDATE polls p SET due_at = now() + make_interval(secs => 1 + o.n / %s::float8)"
+        " FROM unnest(%s::uuid[]) WITH ORDINALITY AS o (id, n) WHERE p.generation_id = o.id",
+        (rate, list(wanted)),
+    )
+
+
+def _arrived(receiver: Receiver, count: int, seconds: float) -> dict[str, float]:
+    """When each generation's webhook came first, once `count` have come or `seconds` are over."""
+    came: dict[str, float] = {}
+
+    def all_there() -> bool:
+        for moment, _, generation in receiver.report():
+            came.setdefault(generation, moment)
+        return len(came) >= count
+
+    kit.wait_for(all_there, seconds, pause=0.2)
+    return came
+
+
+def _committed(tracker: Tracker) -> Mapping[str, float]:
+    """The moment of each completion's commit, on the clock that the receiver uses."""
+    offset = time.time() - time.monotonic()
+    rows = tracker.connection.execute(
+        "SELECT generation_id, extract(epoch FROM pg_xact_commit_timestamp(xid::text::xid))::float8 FROM events"
+        " WHERE type = 'generation.completed'"
+    )
+    return {ids.public("gen", key): at - offset for key, at in rows}
 
 
 def _commit(commits: Commits, wanted: Sequence[UUID], rate: float) -> None:
@@ -226,9 +308,9 @@ def _latency_row(late: list[float]) -> dict[str, Any]:
     return {"n": len(late), **shares, "worst": max(late, default=float("nan"))}
 
 
-def _throughput(ground: Ground, template: bytes, kind: str, backlog: int) -> dict[str, Any]:
+def _throughput(ground: Ground, answers: Answers, kind: str, backlog: int) -> dict[str, Any]:
     """All deliveries become due in one transaction (the account of their generations is deleted); then the worker starts."""
-    with _staged(ground, template, [kind] * ENDPOINTS) as (tracker, receiver, _):
+    with _staged(ground, answers, [kind] * ENDPOINTS) as (tracker, receiver, _):
         _registered(tracker, backlog)
         tracker.services.credentials.delete(tracker.project_id, "default", force=True)
         tracker.start("worker-webhook", "worker-default", "beat")
