@@ -242,6 +242,7 @@ def test_after_five_days_of_failures_an_endpoint_is_disabled_with_its_reason(pla
     assert len({got.headers["webhook-id"] for got in receiver.got if got.path == "/other"}) == 1
     assert told.event["type"] == "endpoint.disabled"
     assert told.event["data"]["reason"] == found.disabled_reason
+    place.services.upkeep.tick()
     assert not deliveries(place, endpoint_id=failing, state="pending")
 
 
@@ -264,6 +265,7 @@ def test_gone_disables_at_once(place, receiver):
     place.send()
     found = place.services.endpoints.get(place.project, it)
     assert (found.enabled, found.disabled_reason) == (False, "the receiver answered 410 Gone")
+    place.services.upkeep.tick()
     assert {d.state for d in deliveries(place)} == {"failed"}
 
 
@@ -435,7 +437,7 @@ def test_the_hot_statements_read_by_index(place, receiver):
     now = place.now()
     with place.services.database.transaction() as tx:
         common = {"now": now, "receivers": [1], "n": 100, "late": 100, "lease_until": now, "opens": 5, "burst": 0.25}
-        record = {"rows": "[]", "ids": ids * 50}
+        record = {"rows": "[]", "ids": ids * 50, "receivers": [1]}
         for statement, values in ((sending._LOCK, {"now": now}), (sending._CLAIM, common), (sending._RECORD, record)):
             plan = "\n".join(row[0] for row in tx.execute(text("EXPLAIN " + statement), values))
             assert "Seq Scan on deliveries" not in plan, plan

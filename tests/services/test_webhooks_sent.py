@@ -124,6 +124,7 @@ def test_a_receiver_that_is_gone_is_disabled_and_the_others_are_told(
     gone = place.services.endpoints.get(place.project, endpoint.id)
     assert not gone.enabled
     assert "410" in str(gone.disabled_reason)
+    place.services.upkeep.tick()
     assert {_delivery(place, one)[0].state for one in waiting} == {"failed"}
     receiver.status = 204
     place.send()

@@ -18,7 +18,7 @@ from tracker.providers import REGISTRY
 from tracker.services import steps
 from tracker.services.forms import EndpointChange, EndpointForm
 from tracker.services.recovery import Recovery
-from tracker.store import db, deliveries, endpoints, events, outbox
+from tracker.store import db, deliveries, endpoints, events, outbox, replay
 from tracker.store.db import Database, Transaction
 from tracker.store.endpoints import Endpoint
 from tracker.store.vault import Vault
@@ -99,7 +99,7 @@ class Endpoints:
             endpoint = self._found(tx, project_id, endpoint_id, lock=True)
             endpoints.update(tx, self._filled(endpoint, change, change.model_fields_set, db.now(tx)))
             if endpoint.enabled and change.enabled is False:
-                deliveries.give_up(tx, endpoint_id=endpoint_id)
+                replay.stop(tx, endpoint_id)  # upkeep ends what waits
             if change.model_fields_set & {"url", "ca", "enabled"}:
                 endpoints.revive(tx, endpoint_id)
             return self._found(tx, project_id, endpoint_id)

@@ -91,7 +91,7 @@ def redeliver(tx: Transaction, project_id: UUID, delivery_id: UUID, now: datetim
     """
     tx.execute(
         text(
-            "UPDATE deliveries SET state = 'pending', due_at = :now, lane = 0, lease_until = NULL,"
+            "UPDATE deliveries SET state = 'pending', due_at = :now, lane = 0, lease_until = NULL, ended_at = NULL,"
             " tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END WHERE id = :id AND project_id = :project_id"
             " AND (lease_until IS NULL OR lease_until <= :now OR state <> 'pending')"
         ),
@@ -99,24 +99,59 @@ def redeliver(tx: Transaction, project_id: UUID, delivery_id: UUID, now: datetim
     )
 
 
-def give_up(
-    tx: Transaction, *, endpoint_id: UUID | None = None, generation_id: UUID | None = None, receiver_id: int | None = None
-) -> int:  # fmt: skip
-    """End what still waits for an endpoint, for a receiver, or for the webhook URL of a generation."""
-    where = (
-        "endpoint_id = :endpoint_id" if endpoint_id else "receiver_id = :receiver_id" if receiver_id is not None
-        else "generation_id = :generation_id AND endpoint_id IS NULL"
-    )  # fmt: skip
-    ended = tx.execute(
+_WAITS = "d.state = 'pending' AND (d.lease_until IS NULL OR d.lease_until <= :now)"
+_GIVEN_UP = """UPDATE deliveries SET state = 'failed', due_at = NULL, lease_until = NULL, ended_at = :now
+             WHERE id = ANY (ARRAY(SELECT id FROM waiting))"""
+
+
+def give_up_generation(tx: Transaction, generation_id: UUID, now: datetime) -> None:
+    """End what still waits for the webhook URL of a generation, save what is being sent."""
+    tx.execute(
         text(
             f"""
             WITH waiting AS MATERIALIZED (
-                SELECT id FROM deliveries WHERE state = 'pending' AND {where} ORDER BY id FOR UPDATE)
-            UPDATE deliveries d SET state = 'failed', due_at = NULL, lease_until = NULL FROM waiting WHERE d.id = waiting.id"""
+                SELECT id FROM deliveries d WHERE generation_id = :generation_id AND endpoint_id IS NULL AND {_WAITS}
+                 ORDER BY id FOR UPDATE)
+            {_GIVEN_UP}"""
         ),
-        {"endpoint_id": endpoint_id, "generation_id": generation_id, "receiver_id": receiver_id},
+        {"generation_id": generation_id, "now": now},
     )
-    return ended.rowcount
+
+
+def give_up_waiting(tx: Transaction, now: datetime, limit: int) -> int:
+    """End so many of the deliveries that wait for disabled endpoints and for hosts that were given up; returns how many.
+
+    What is being sent is left to its record, for it may still be delivered; what is asked for by hand is sent once.
+    """
+    gone = tx.execute(
+        text(
+            f"""
+            WITH off AS MATERIALIZED (
+                SELECT r.id, r.given_up_at FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
+                 WHERE n.enabled IS FALSE OR r.given_up_at IS NOT NULL),
+            waiting AS MATERIALIZED (
+                SELECT w.id FROM off CROSS JOIN LATERAL (
+                       SELECT d.id FROM deliveries d
+                        WHERE d.receiver_id = off.id AND d.lane > 0 AND {_WAITS}
+                          AND (off.given_up_at IS NULL OR d.created_at <= off.given_up_at)
+                        LIMIT :limit FOR UPDATE SKIP LOCKED) w LIMIT :limit)
+            {_GIVEN_UP}"""
+        ),
+        {"now": now, "limit": limit},
+    )
+    return gone.rowcount
+
+
+def forgive(tx: Transaction) -> None:
+    """Give hosts that were given up another chance once nothing is left from before."""
+    tx.execute(
+        text(
+            """
+            UPDATE receivers r SET given_up_at = NULL WHERE given_up_at IS NOT NULL AND NOT EXISTS (
+                   SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' AND d.lane > 0
+                      AND d.created_at <= r.given_up_at)"""
+        )
+    )
 
 
 def hold(tx: Transaction, endpoint_id: UUID) -> None:
@@ -127,15 +162,16 @@ def hold(tx: Transaction, endpoint_id: UUID) -> None:
     )
 
 
-def forget(tx: Transaction, before: UUID, limit: int) -> int:
-    """Remove deliveries that ended, with their attempts, whose id is older than `before`; returns how many."""
+def forget(tx: Transaction, *, ended: datetime, made: UUID, limit: int) -> int:
+    """Remove deliveries that ended before `ended`, with their attempts; returns how many. Ids of that time are below `made`."""
     gone = tx.execute(
         text(
             """
             WITH old AS MATERIALIZED (
-                SELECT id FROM deliveries WHERE id < :before AND state <> 'pending' ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+                SELECT id FROM deliveries WHERE id < :made AND state <> 'pending' AND coalesce(ended_at, created_at) < :ended
+                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
             DELETE FROM deliveries WHERE id = ANY (ARRAY(SELECT id FROM old))"""
         ),
-        {"before": before, "limit": limit},
+        {"ended": ended, "made": made, "limit": limit},
     )
     return gone.rowcount

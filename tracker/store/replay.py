@@ -77,7 +77,8 @@ def send_again(tx: Transaction, again: Sequence[tuple[UUID, datetime]]) -> None:
     if again:
         tx.execute(
             text(
-                "UPDATE deliveries SET state = 'pending', due_at = :due_at, lane = :lane, tries = 0 WHERE id = :id AND state = 'failed'"
+                "UPDATE deliveries SET state = 'pending', due_at = :due_at, lane = :lane, tries = 0, ended_at = NULL"
+                " WHERE id = :id AND state = 'failed'"
             ),
             [{"id": key, "due_at": due_at, "lane": LANE} for key, due_at in sorted(again)],
         )
@@ -96,4 +97,15 @@ def end(tx: Transaction, replay: Replay) -> None:
     tx.execute(
         text("UPDATE receivers SET replay_after = NULL, replay_until = NULL, replay_due = NULL WHERE id = :id"),
         {"id": replay.receiver_id},
+    )
+
+
+def stop(tx: Transaction, endpoint_id: UUID) -> None:
+    """An endpoint that is disabled gets no more of a recovery: what it misses from now on needs a new one."""
+    tx.execute(
+        text(
+            "UPDATE receivers SET replay_after = NULL, replay_until = NULL, replay_due = NULL, replay_snapshot = NULL"
+            " WHERE endpoint_id = :id AND replay_after IS NOT NULL"
+        ),
+        {"id": endpoint_id},
     )
