@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ class Post(NamedTuple):
     deadline: float
     """Seconds in total, from the launch to the last byte of the answer."""
     ca: str | None = None
+    owner: Hashable = None
+    """For whom it is sent: one owner's slow name servers leave the others room."""
 
     @override
     def __repr__(self) -> str:

@@ -10,9 +10,7 @@ import contextlib
 import os
 import select
 import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -24,15 +22,12 @@ import requests
 from tracker.core.addresses import DEFAULT_PORTS, Address, Policy, check_form, literal
 from tracker.net.envelope import Envelope, Post, Posted, refusal_of, refused
 from tracker.net.failures import NetError, WrongProcessError
-from tracker.net.resolve import LookUp, Resolver, system
+from tracker.net.pins import Pins
+from tracker.net.resolve import Key, LookUp, Resolver, system
 
 __all__ = ["Post", "Posted", "Poster"]
 
 KEPT_CONNECTIONS = 256  # idle ones kept for the next post; with those in flight below select's bound of 1,024
-PINNED_SECONDS = (
-    30.0  # how long a vetted answer of the name server is used; it is connected to, whatever the name says by then
-)
-Key = tuple[str, int]
 
 
 class Poster:
@@ -40,7 +35,7 @@ class Poster:
 
     def __init__(self, policy: Policy, *, look_up: LookUp = system, ca_file: str | None = None) -> None:
         self._policy = policy
-        self._resolver = Resolver(look_up)
+        self._pins = Pins(Resolver(look_up), self.wake)
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
         self._multi = pycurl.CurlMulti()
@@ -48,9 +43,7 @@ class Poster:
         self._flying: dict[pycurl.Curl, Envelope] = {}
         self._idle: list[Envelope] = []
         self._done: list[Posted] = []
-        self._pins: dict[Key, tuple[float, list[Address]]] = {}
         self._asking: dict[Key, list[tuple[Post, float]]] = {}
-        self._looked_up: deque[tuple[Key, list[Address] | NetError]] = deque()
         self._rings, self._ringer = socket.socketpair()
         self._rings.setblocking(False)
         self._ringer.setblocking(False)
@@ -112,33 +105,15 @@ class Poster:
         except NetError as wrong:
             self._done.append(refused(post, wrong, 0.0))
             return
-        addresses = self._pinned(host, port)
+        address = _literal(host)
+        addresses = [address] if address else self._pins.find((host, port), post.deadline, post.owner)
         if addresses:
             self._send(post, url, addresses, began)
-            return
-        waiting = self._asking.setdefault((host, port), [])
-        waiting.append((post, began))
-        if len(waiting) == 1:
-            threading.Thread(target=self._look_up, args=(host, port, post.deadline), daemon=True, name="pin").start()
-
-    def _pinned(self, host: str, port: int) -> list[Address] | None:
-        if address := _literal(host):
-            return [address]
-        until, addresses = self._pins.get((host, port), (0.0, []))
-        return addresses if time.monotonic() < until else None
-
-    def _look_up(self, host: str, port: int, seconds: float) -> None:
-        try:
-            self._looked_up.append(((host, port), self._resolver.addresses(host, port, seconds)))
-        except NetError as wrong:
-            self._looked_up.append(((host, port), wrong))
-        self.wake()
+        else:
+            self._asking.setdefault((host, port), []).append((post, began))
 
     def _take_look_ups(self) -> None:
-        while self._looked_up:
-            key, found = self._looked_up.popleft()
-            if not isinstance(found, NetError):
-                self._pins[key] = (time.monotonic() + PINNED_SECONDS, found)
+        for key, found in self._pins.answers():
             for post, began in self._asking.pop(key, []):
                 if isinstance(found, NetError):
                     self._done.append(refused(post, found, time.monotonic() - began))

@@ -187,7 +187,9 @@ class Delivery:
             return None
         headers = signing.headers(secrets, ids.public("evt", o.event_id), int(now.timestamp()), o.body)
         headers |= {"User-Agent": f"generation-tracker/{__version__}"}
-        return webhook.post(o, url=o.url, body=o.body, headers={**own, **headers}, deadline=DEADLINE, ca=o.ca)
+        return webhook.post(
+            o, url=o.url, body=o.body, headers={**own, **headers}, deadline=DEADLINE, ca=o.ca, owner=o.project_id
+        )
 
     def _record(self) -> None:
         """What cannot be recorded now stays, until its lease has lapsed and it will be sent again anyway."""
