@@ -159,6 +159,24 @@ def test_who_hangs_holds_up_nobody(place, receiver):
     until(lambda: place.send() or len(receiver.got) == 42, "the hanging one gets all of its own")
 
 
+def test_more_who_hang_than_a_process_has_room_for_hold_up_nobody(place, receiver, monkeypatch):
+    monkeypatch.setattr("tracker.services.delivery.AT_ONCE", 40)
+    gates = [receiver.hang(f"/hang{n}") for n in range(12)]
+    for n in range(12):
+        endpoint(place, receiver, f"/hang{n}")
+    events(place, 10)
+    place.services.delivery.send_due(patience=0.3)
+    until(lambda: len(receiver.got) >= 12, "each of them hangs")
+    endpoint(place, receiver, "/good")
+    events(place, 20, "more")
+    place.services.delivery.send_due(patience=0.3)
+    until(lambda: sum(got.path == "/good" for got in receiver.got) == 20, "the good one has all, beside them", 10)
+    assert len(receiver.got) - 20 <= 32
+    assert {len([got for got in receiver.got if got.path == f"/hang{n}"]) for n in range(12)} <= {1, 2, 3, 4}
+    for gate in gates:
+        gate.set()
+
+
 def test_a_backlog_of_retries_never_delays_first_attempts(place, receiver):
     receiver.status = 500
     endpoint(place, receiver, "/r")
@@ -436,7 +454,16 @@ def test_the_hot_statements_read_by_index(place, receiver):
         connection.execute(text("ANALYZE"))
     now = place.now()
     with place.services.database.transaction() as tx:
-        common = {"now": now, "receivers": [1], "n": 100, "late": 100, "lease_until": now, "opens": 5, "burst": 0.25}
+        common = {
+            "now": now,
+            "receivers": [1],
+            "n": 100,
+            "late": 100,
+            "lease_until": now,
+            "opens": 5,
+            "burst": 0.25,
+            "crowd": 1,
+        }
         record = {"rows": "[]", "ids": ids * 50, "receivers": [1]}
         for statement, values in ((sending._LOCK, {"now": now}), (sending._CLAIM, common), (sending._RECORD, record)):
             plan = "\n".join(row[0] for row in tx.execute(text("EXPLAIN " + statement), values))

@@ -51,7 +51,7 @@ _CLAIM = f"""
 WITH lanes AS MATERIALIZED (
     SELECT r.id, {_PURSE} AS have,
            coalesce(greatest(r.quiet_until, r.asked_until) > :now, false) OR n.enabled IS FALSE OR r.given_up_at IS NOT NULL AS quiet,
-           CASE WHEN r.failing >= :opens THEN 1 ELSE r.in_flight_cap END - f.flying AS room,
+           CASE WHEN r.failing >= :opens THEN 1 ELSE greatest(r.in_flight_cap / CAST(:crowd AS int), 1) END - f.flying AS room,
            greatest(r.in_flight_cap / 2, 1) - f.retried AS retry_room, 1 - f.replayed AS replay_room
       FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
            CROSS JOIN LATERAL (
@@ -133,8 +133,11 @@ LOOK_AGAIN = 0.005
 """Seconds. Another worker's claim holds its locks for about as long."""
 
 
-def claim(tx: Transaction, *, now: datetime, limit: int, late: int) -> Claimed:
-    """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts."""
+def claim(tx: Transaction, *, now: datetime, limit: int, late: int, crowd: int = 1) -> Claimed:
+    """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts.
+
+    Each receiver's cap in flight is divided by `crowd`, down to one.
+    """
     # Both have one good plan whatever the values are, and making it anew each time would cost more than running it (measured).
     tx.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
     due = tx.execute(text(_LOCK), {"now": now}).all()
@@ -145,6 +148,7 @@ def claim(tx: Transaction, *, now: datetime, limit: int, late: int) -> Claimed:
         text(_CLAIM),
         {
             "now": now, "receivers": ours, "n": limit, "late": max(late, 0), "lease_until": now + LEASE, "opens": OPENS, "burst": BURST,
+            "crowd": crowd,
         },
     )  # fmt: skip
     outgoing = [_outgoing(row) for row in found]
