@@ -13,9 +13,11 @@ from sqlalchemy import text
 
 from tracker import wiring
 from tracker.core import backoff, circuit
+from tracker.core.events import EventType
 from tracker.errors import ConflictError
+from tracker.services import steps
 from tracker.services.forms import EndpointChange, EndpointForm
-from tracker.store import sending
+from tracker.store import db, outbox, sending
 
 from .conftest import Place, Receiver, signed_by, until
 
@@ -300,8 +302,8 @@ def test_recover_sends_what_failed_and_what_was_missed_in_order_and_once(place, 
     receiver.status = 204
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
     before = len(receiver.got)
-    assert place.services.endpoints.recover(place.project, it, since) == 12
-    assert place.services.endpoints.recover(place.project, it, since) == 0
+    assert place.services.endpoints.recover(place.project, it, since).count == 12
+    assert place.services.endpoints.recover(place.project, it, since).count == 0
     place.send()
     again = receiver.got[before:]
     tasks = [got.event["data"]["task_id"] for got in again]
@@ -312,33 +314,60 @@ def test_recover_sends_what_failed_and_what_was_missed_in_order_and_once(place, 
     assert {got.headers["webhook-id"] for got in again[:5]} == first, "the same id as the first time"
 
 
-def test_a_recovery_whose_process_died_is_carried_on(place, receiver, monkeypatch):
+def test_a_recovery_begins_at_once_and_goes_on_with_the_ticks(place, receiver, monkeypatch):
     monkeypatch.setattr("tracker.services.recovery.SLICE", 4)
     it = endpoint(place, receiver)
     since = place.now()
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
     events(place, 10)
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
-    recovery = place.services.endpoints._recovery
-    whole, slices = recovery._slice, []
-
-    def dies(*arguments: Any) -> Any:
-        if len(slices) == 1:
-            raise RuntimeError("killed")
-        slices.append(1)
-        return whole(*arguments)
-
-    recovery._slice = dies
-    with pytest.raises(RuntimeError):
-        place.services.endpoints.recover(place.project, it, since)
-    recovery._slice = whole
+    begun = place.services.endpoints.recover(place.project, it, since)
+    assert (begun.count, begun.complete) == (4, False)
     place.send()
     assert len(receiver.got) == 4
-    for _ in range(3):
-        place.services.upkeep.tick()
-        place.send()
+    until(lambda: place.services.upkeep.tick() or not under_way(place), "it comes to its end")
+    place.send()
     assert [got.event["data"]["task_id"] for got in receiver.got] == [f"t{n}" for n in range(10)]
-    assert place.scalar("SELECT count(*) FROM receivers WHERE replay_after IS NOT NULL") == 0
+
+
+def under_way(place: Place) -> int:
+    return int(place.scalar("SELECT count(*) FROM receivers WHERE replay_after IS NOT NULL"))
+
+
+def test_a_recovery_finds_what_was_being_written_while_it_was_asked_for(place, receiver):
+    """Published while the endpoint was off, and committed after the recovery has passed its id."""
+    it = endpoint(place, receiver)
+    since = place.now()
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
+    with place.services.database.transaction() as writing:
+        now = db.now(writing)
+        late = steps.of_project(EventType.CREDENTIAL_RESUMED, place.project, {"name": "late"}, now)
+        assert outbox.publish(writing, [(late, None)], now) == 0
+        place.services.database.ahead += timedelta(seconds=1)
+        events(place, 3)
+        place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
+        begun = place.services.endpoints.recover(place.project, it, since)
+        assert (begun.count, begun.complete) == (3, False)
+        for _ in range(2):
+            place.services.upkeep.tick()
+        place.send()
+        assert under_way(place), "it waits for what is being written"
+    until(lambda: place.services.upkeep.tick() or not under_way(place), "it comes to its end")
+    place.send()
+    assert receiver.types() == ["generation.cancelled"] * 3 + ["credential.resumed"]
+    assert place.services.endpoints.recover(place.project, it, since).count == 0
+
+
+def test_a_recovery_ends_when_its_endpoint_is_disabled(place, receiver, monkeypatch):
+    monkeypatch.setattr("tracker.services.recovery.SLICE", 2)
+    it = endpoint(place, receiver)
+    since = place.now()
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
+    events(place, 5)
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
+    place.services.endpoints.recover(place.project, it, since)
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
+    assert not under_way(place)
 
 
 def test_a_redelivery_cancels_the_automatic_next_try(place, receiver):
@@ -435,7 +464,7 @@ def test_what_ended_long_ago_is_forgotten_and_not_recovered(place, receiver):
     place.services.upkeep.sweep()
     assert [d.state for d in deliveries(place)] == ["pending"]
     assert place.scalar("SELECT count(*) FROM attempts") == 1
-    assert place.services.endpoints.recover(place.project, it, since) == 0
+    assert place.services.endpoints.recover(place.project, it, since).count == 0
 
 
 def test_the_hot_statements_read_by_index(place, receiver):

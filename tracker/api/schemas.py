@@ -194,7 +194,8 @@ class DeliveryMade(Shown):
 
 
 class RecoveredShown(Shown):
-    recovered: int = Field(description="How many deliveries will be sent again.")
+    recovered: int = Field(description="How many deliveries will be sent again, so far.")
+    complete: bool = Field(description="Whether that is all; otherwise the rest follows in the background.")
 
 
 class CredentialShown(Shown):

@@ -162,7 +162,7 @@ def _failures(s: Sent, health: Health, now: datetime) -> str:
 def disable(tx: Transaction, project_id: UUID, endpoint_id: UUID, reason: str, now: datetime) -> None:
     """Turn an endpoint off with its reason, and tell the project's other endpoints. Upkeep ends what waits for it."""
     if endpoints.disable(tx, endpoint_id, reason, now):
-        replay.stop(tx, endpoint_id)
+        replay.end(tx, endpoint_id)
         fields = {"endpoint_id": ids.public("ep", endpoint_id), "reason": reason}
         outbox.publish(
             tx, [(steps.of_project(EventType.ENDPOINT_DISABLED, project_id, fields, now), None)], now, but=endpoint_id
