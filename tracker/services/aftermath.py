@@ -44,7 +44,7 @@ class Aftermath:
     `disable_after`: an endpoint is disabled when every attempt failed for so long.
     """
 
-    def __init__(self, database: Database, bell_: bell.Bell, *, disable_after: timedelta = circuit.WORN_OUT) -> None:
+    def __init__(self, database: Database, bell_: bell.Bell, *, disable_after: timedelta) -> None:
         self._database, self._bell, self._disable_after = database, bell_, disable_after
         self._worker = f"{socket.gethostname()}/{getpid()}"
 

@@ -25,8 +25,6 @@ SLICE = 1000
 """Events that one transaction turns into deliveries, in some 70 ms."""
 AT_ONCE = 5
 """Recoveries that one tick carries on: it has other things to do within its second."""
-KEPT = timedelta(days=30)
-"""How long deliveries that ended are kept, with their attempts. No recovery reaches further back: what is forgotten would look missed."""
 _STEP = timedelta(microseconds=1)
 """Between the due times of two deliveries, to keep their order."""
 
@@ -40,10 +38,13 @@ class Recovered:
 
 
 class Recovery:
-    """Begun by a caller, and carried on by whoever ticks."""
+    """Begun by a caller, and carried on by whoever ticks.
 
-    def __init__(self, database: Database, bell_: bell.Bell) -> None:
-        self._database, self._bell = database, bell_
+    `kept`: how long deliveries are kept once they ended. No recovery reaches further back: what is forgotten would look missed.
+    """
+
+    def __init__(self, database: Database, bell_: bell.Bell, *, kept: timedelta) -> None:
+        self._database, self._bell, self._kept = database, bell_, kept
 
     def begin(self, project_id: UUID, endpoint_id: UUID, since: datetime) -> Recovered:
         """Send again what failed since then or was missed while disabled: a first slice at once. ConflictError while disabled."""
@@ -53,7 +54,7 @@ class Recovery:
                 raise NotFoundError("endpoint", ids.public("ep", endpoint_id))
             if not endpoint.enabled:
                 raise ConflictError("the endpoint is disabled; enable it first", code="endpoint_disabled")
-            after = ids.uuid7(max(since, now - KEPT), noise=0)
+            after = ids.uuid7(max(since, now - self._kept), noise=0)
             replay.begin(tx, endpoint_id, after, ids.uuid7(now), now)
         return self._slice(project_id, endpoint_id)
 
@@ -74,9 +75,8 @@ class Recovery:
             self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{done.count} recovered")
         return done
 
-    @staticmethod
-    def _replayed(tx: Transaction, endpoint: Endpoint, going: Replay, now: datetime) -> Recovered:
-        found = replay.unsent(tx, going, now - KEPT, SLICE)
+    def _replayed(self, tx: Transaction, endpoint: Endpoint, going: Replay, now: datetime) -> Recovered:
+        found = replay.unsent(tx, going, now - self._kept, SLICE)
         whole = len(found) < SLICE
         seen = {row.id: row for row in found}
         if complete := whole and going.settled:

@@ -9,7 +9,7 @@ from tracker import bell
 from tracker.core import ids
 from tracker.providers import batch_sizes
 from tracker.services.health import TICK
-from tracker.services.recovery import KEPT, Recovery
+from tracker.services.recovery import Recovery
 from tracker.store import artifacts, clocks, credentials, db, deliveries, idempotency, schedule
 from tracker.store.db import Database
 
@@ -25,13 +25,13 @@ GIVEN_UP_AT_ONCE = 5000
 
 
 class Upkeep:
-    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads."""
+    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads; deliveries are `kept` once they ended."""
 
     def __init__(
-        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float
+        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float, kept: timedelta
     ) -> None:
         self._database, self._bell, self._recovery = database, bell_, recovery
-        self._price, self._longest = price, longest
+        self._price, self._longest, self._kept = price, longest, kept
 
     def tick(self) -> None:
         """The safety net under every ring: what is due is rung for, whoever forgot to."""
@@ -78,5 +78,5 @@ class Upkeep:
         gone = FORGOTTEN_AT_ONCE
         while gone == FORGOTTEN_AT_ONCE:
             with self._database.transaction() as tx:
-                ended = db.now(tx) - KEPT
+                ended = db.now(tx) - self._kept
                 gone = deliveries.forget(tx, ended=ended, made=ids.uuid7(ended, noise=0), limit=FORGOTTEN_AT_ONCE)
