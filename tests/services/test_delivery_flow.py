@@ -89,6 +89,39 @@ def test_a_schedule_of_the_endpoints_own(place, receiver):
     assert [d.state for d in deliveries(place)] == ["failed"]
 
 
+def test_the_first_wait_of_a_schedule_counts_too(place, receiver):
+    endpoint(place, receiver, schedule=[60, 10])
+    events(place, 1)
+    lived(place, 55, 11)
+    assert receiver.got == []
+    lived(place, 11, 11)
+    assert len(receiver.got) == 1
+
+
+def test_a_delivery_tells_where_it_goes_and_where_it_went_and_when_next(place, receiver):
+    it = endpoint(place, receiver, "/old")
+    receiver.status = 500
+    events(place, 1)
+    place.send()
+    (delivery,) = deliveries(place)
+    assert (delivery.url, delivery.due_at is None) == (f"{receiver.url}/old", False)
+    place.services.endpoints.edit(place.project, it, EndpointChange(url=f"{receiver.url}/new"))
+    (delivery,) = deliveries(place)
+    assert delivery.url == f"{receiver.url}/new", "it will go there"
+    receiver.status, gate = 204, receiver.hang("/new")
+    place.services.database.ahead += timedelta(seconds=10)
+    place.services.delivery.send_due(patience=0.1)
+    until(lambda: len(receiver.got) == 2, "it is in flight")
+    assert deliveries(place)[0].due_at is None
+    gate.set()
+    place.send()
+    place.services.endpoints.edit(place.project, it, EndpointChange(url=f"{receiver.url}/newest"))
+    (delivery,) = deliveries(place)
+    assert (delivery.state, delivery.url) == ("delivered", f"{receiver.url}/new"), "it went there"
+    made = place.services.deliveries.get(place.project, delivery.id)[1]
+    assert {"/" in attempt.worker for attempt in made} == {True}
+
+
 def test_a_rate_limit_holds_over_all_workers_and_costs_no_attempt(place, receiver, settings):
     endpoint(place, receiver, "/slow", rate_limit=20)
     endpoint(place, receiver, "/free")

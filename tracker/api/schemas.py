@@ -148,6 +148,7 @@ class AttemptShown(Shown):
         Literal["dns", "address", "connect", "tls", "timeout", "protocol", "redirect", "too_large", "status"] | None
     )
     response: str = Field(description="The beginning of the receiver's answer.")
+    worker: str = Field(description="Who made the attempt: machine and process.", examples=["web-1/4711"])
 
 
 class DeliveryShown(Shown):

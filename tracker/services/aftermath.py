@@ -75,6 +75,7 @@ class Aftermath:
         return Attempted(
             delivery_id=o.id,
             receiver_id=o.receiver_id,
+            url=o.url,
             fence=o.fence,
             number=o.attempts + 1,
             at=now - timedelta(milliseconds=attempt.duration_ms),

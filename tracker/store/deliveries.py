@@ -45,13 +45,15 @@ def any_due(tx: Transaction, now: datetime) -> bool:
     )
 
 
+# What waits goes where its endpoint is by then; what is being sent has no next time.
 _SHOWN = """
-SELECT d.id, d.event_id, d.type, d.endpoint_id, d.url, d.generation_id, d.state, d.due_at, d.created_at, d.attempts
-  FROM deliveries d WHERE d.project_id = :project_id"""
+SELECT d.id, d.event_id, d.type, d.endpoint_id, CASE WHEN d.state = 'pending' THEN coalesce(n.url, d.url) ELSE d.url END AS url,
+       d.generation_id, d.state, CASE WHEN d.lease_until > :now THEN NULL ELSE d.due_at END AS due_at, d.created_at, d.attempts
+  FROM deliveries d LEFT JOIN endpoints n ON n.id = d.endpoint_id WHERE d.project_id = :project_id"""
 
 
 def newest(
-    tx: Transaction, project_id: UUID, *, before: UUID | None, limit: int, generation_id: UUID | None = None,
+    tx: Transaction, project_id: UUID, *, now: datetime, before: UUID | None, limit: int, generation_id: UUID | None = None,
     endpoint_id: UUID | None = None, state: str | None = None,
 ) -> list[Any]:  # fmt: skip
     """Deliveries of a project, newest first."""
@@ -61,14 +63,15 @@ def newest(
     return list(
         tx.execute(
             text(f"{_SHOWN}{where} ORDER BY d.id DESC LIMIT :limit"),
-            {"project_id": project_id, "limit": limit, "before": before, **given},
+            {"project_id": project_id, "now": now, "limit": limit, "before": before, **given},
         )
     )
 
 
-def get(tx: Transaction, project_id: UUID, delivery_id: UUID) -> Any | None:
+def get(tx: Transaction, project_id: UUID, delivery_id: UUID, now: datetime) -> Any | None:
     """One delivery of a project."""
-    return tx.execute(text(f"{_SHOWN} AND d.id = :id"), {"project_id": project_id, "id": delivery_id}).first()
+    where = {"project_id": project_id, "id": delivery_id, "now": now}
+    return tx.execute(text(f"{_SHOWN} AND d.id = :id"), where).first()
 
 
 def attempts(tx: Transaction, delivery_id: UUID) -> list[Any]:
@@ -76,7 +79,7 @@ def attempts(tx: Transaction, delivery_id: UUID) -> list[Any]:
     return list(
         tx.execute(
             text(
-                "SELECT number, at, duration_ms, status_code, error_class, response FROM attempts"
+                "SELECT number, at, duration_ms, status_code, error_class, response, worker FROM attempts"
                 " WHERE delivery_id = :id ORDER BY number"
             ),
             {"id": delivery_id},

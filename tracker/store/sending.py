@@ -173,6 +173,7 @@ class Attempted:
 
     delivery_id: UUID
     receiver_id: int
+    url: str
     fence: int
     number: int
     at: datetime
@@ -189,7 +190,7 @@ class Attempted:
 
 
 _TYPES = {
-    "delivery_id": "uuid", "fence": "int", "number": "int", "at": "timestamptz", "duration_ms": "int", "status_code": "int",
+    "delivery_id": "uuid", "url": "text", "fence": "int", "number": "int", "at": "timestamptz", "duration_ms": "int", "status_code": "int",
     "error_class": "text", "response": "text", "worker": "text", "state": "text", "lane": "int", "tries": "int",
     "due_at": "timestamptz", "ended_at": "timestamptz",
 }  # fmt: skip
@@ -200,7 +201,7 @@ held AS MATERIALIZED (SELECT id FROM deliveries WHERE id = ANY (:ids) ORDER BY i
 kept AS (
     UPDATE deliveries d
        SET state = a.state, attempts = a.number, tries = a.tries, lane = a.lane, due_at = a.due_at, lease_until = NULL,
-           ended_at = a.ended_at
+           ended_at = a.ended_at, url = a.url
       FROM a WHERE d.id = ANY (ARRAY(SELECT id FROM held)) AND d.id = a.delivery_id AND d.fence = a.fence AND d.state = 'pending'
        AND d.lease_until IS NOT NULL
     RETURNING d.id),
