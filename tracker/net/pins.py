@@ -5,14 +5,14 @@ Belongs to one thread, save the look-ups themselves. Vets nothing: whoever conne
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 
 from tracker.core.addresses import Address
 from tracker.net.failures import NetError
-from tracker.net.resolve import Key, Resolver
+from tracker.net.resolve import Key, Resolver, read
 
 PINNED_SECONDS = 30.0  # how long an answer is used as it is; it is connected to, whatever the name says by then
 RENEWED_SECONDS = (
@@ -27,38 +27,54 @@ class Pins:
     def __init__(self, resolver: Resolver, ring: Callable[[], None]) -> None:
         self._resolver, self._ring = resolver, ring
         self._pins: dict[Key, tuple[float, list[Address]]] = {}  # oldest first
-        self._asking: set[Key] = set()
-        self._came: deque[tuple[Key, list[Address] | NetError]] = deque()
+        self._waiting: dict[Key, Hashable] = {}  # names that there was no place for yet, with their owners
+        self._asked: dict[Key, Future[list[str]]] = {}
+        self._came: deque[Key] = deque()
 
     def __len__(self) -> int:
         return len(self._pins)
 
-    def find(self, key: Key, seconds: float, owner: Hashable) -> list[Address] | None:
-        """What is known of a name; a look-up within `seconds` begins where that is nothing, or not of late."""
+    def find(self, key: Key, owner: Hashable) -> list[Address] | None:
+        """What is known of a name; where that is nothing, or not of late, it is looked up."""
         at, addresses = self._pins.get(key, (0.0, None))
         age = time.monotonic() - at
         if addresses is not None and age < PINNED_SECONDS:
             return addresses
-        if key not in self._asking:
-            self._asking.add(key)
-            threading.Thread(target=self._ask, args=(key, seconds, owner), daemon=True, name="pin").start()
+        if key not in self._asked and key not in self._waiting:
+            self._waiting[key] = owner
+            self._ask(key)
         return addresses if age < RENEWED_SECONDS else None
 
-    def _ask(self, key: Key, seconds: float, owner: Hashable) -> None:
-        try:
-            self._came.append((key, self._resolver.addresses(*key, seconds, owner)))
-        except NetError as wrong:
-            self._came.append((key, wrong))
+    def drop(self, key: Key) -> None:
+        """Nobody waits for this name any more: unless its look-up has begun, there is none."""
+        self._waiting.pop(key, None)
+
+    def _ask(self, key: Key) -> None:
+        answer = self._resolver.begin(*key, self._waiting[key])
+        if answer is not None:
+            del self._waiting[key]
+            self._asked[key] = answer
+            answer.add_done_callback(lambda _: self._answered(key))
+
+    def _answered(self, key: Key) -> None:
+        self._came.append(key)
         self._ring()
 
     def answers(self) -> Iterator[tuple[Key, list[Address] | NetError]]:
         """The answers that came since the last call, each once."""
+        if not self._came:
+            return
+        for key in list(self._waiting):
+            self._ask(key)
         while self._came:
-            key, found = self._came.popleft()
-            self._asking.discard(key)
-            if not isinstance(found, NetError):
+            key = self._came.popleft()
+            try:
+                found = read(key[0], self._asked.pop(key), 0.0)
+            except NetError as wrong:
+                yield key, wrong
+            else:
                 self._keep(key, found)
-            yield key, found
+                yield key, found
 
     def _keep(self, key: Key, found: list[Address]) -> None:
         now = time.monotonic()

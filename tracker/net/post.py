@@ -7,6 +7,7 @@ its beginning. docs/decisions/webhook-transport.md says why libcurl.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -44,6 +45,7 @@ class Poster:
         self._idle: list[Envelope] = []
         self._done: list[Posted] = []
         self._asking: dict[Key, list[tuple[Post, float]]] = {}
+        self._patience = math.inf  # until the first of these has waited long enough
         self._rings, self._ringer = socket.socketpair()
         self._rings.setblocking(False)
         self._ringer.setblocking(False)
@@ -93,6 +95,7 @@ class Poster:
         timer = self._multi.timeout()  # milliseconds until libcurl has something to do, -1 for nothing
         if timer >= 0:
             seconds = min(seconds, timer / 1000)
+        seconds = min(seconds, max(0.0, self._patience - time.monotonic()))
         select.select([*reading, self._rings], writing, failing, seconds)
         with contextlib.suppress(BlockingIOError):
             while self._rings.recv(4096):
@@ -106,11 +109,12 @@ class Poster:
             self._done.append(refused(post, wrong, 0.0))
             return
         address = _literal(host)
-        addresses = [address] if address else self._pins.find((host, port), post.deadline, post.owner)
+        addresses = [address] if address else self._pins.find((host, port), post.owner)
         if addresses:
             self._send(post, url, addresses, began)
         else:
             self._asking.setdefault((host, port), []).append((post, began))
+            self._patience = min(self._patience, began + post.deadline)
 
     def _take_look_ups(self) -> None:
         for key, found in self._pins.answers():
@@ -119,6 +123,22 @@ class Poster:
                     self._done.append(refused(post, found, time.monotonic() - began))
                 else:
                     self._send(post, _target(post.url)[0], found, began)
+        if time.monotonic() >= self._patience:
+            self._end_asking(time.monotonic())
+
+    def _end_asking(self, now: float) -> None:
+        """Hand back what has waited for its name until its deadline."""
+        self._patience = math.inf
+        for key, posts in list(self._asking.items()):
+            late = NetError("dns", f"the name look-up of {key[0]} took too long")
+            self._done += [refused(post, late, now - began) for post, began in posts if now >= began + post.deadline]
+            waiting = [(post, began) for post, began in posts if now < began + post.deadline]
+            if waiting:
+                self._asking[key] = waiting
+                self._patience = min(self._patience, *(began + post.deadline for post, began in waiting))
+            else:
+                del self._asking[key]
+                self._pins.drop(key)
 
     def _send(self, post: Post, url: str, addresses: list[Address], began: float) -> None:
         _, host, port = _target(post.url)

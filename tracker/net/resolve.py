@@ -42,48 +42,58 @@ class Resolver:
         self._held: Counter[Hashable] = Counter()
         self._changed = threading.Condition()
 
-    def addresses(self, host: str, port: int, seconds: float, owner: Hashable = None) -> list[Address]:
-        """Every address of the host. Raises NetError `dns` when there is none, or none within `seconds`.
-
-        `owner` is for whom it is asked; None has no share of its own to keep to.
-        """
+    def addresses(self, host: str, port: int, seconds: float) -> list[Address]:
+        """Every address of the host. Raises NetError `dns` when there is none, or none within `seconds`."""
         if address := literal(host):
             return [address]
         until = time.monotonic() + max(0.0, seconds)
-        answer = self._asked((host, port), seconds, owner)
-        try:
-            found = [ipaddress.ip_address(text) for text in answer.result(max(0.0, until - time.monotonic()))]
-        except TimeoutError:
-            raise NetError("dns", f"the name look-up of {host} took too long") from None
-        except (OSError, UnicodeError, ValueError) as wrong:
-            raise NetError("dns", f"the name {host} cannot be resolved: {wrong}") from None
-        if not found:
-            raise NetError("dns", f"the name {host} has no address")
-        return found
-
-    def _asked(self, key: Key, seconds: float, owner: Hashable) -> Future[list[str]]:
-        """The look-up of this name that is under way, or one that begins once there is a place for it."""
         with self._changed:
-            if not self._changed.wait_for(lambda: key in self._running or self._has_room(owner), max(0.0, seconds)):
-                raise NetError("dns", f"the name look-up of {key[0]} had to wait too long for others")
-            answer = self._running.get(key)
-            if answer is None:
-                answer = self._running[key] = Future()
-                self._held[owner] += 1
-                threading.Thread(target=self._run, args=(key, owner, answer), daemon=True, name="resolve").start()
-        return answer
+            answer = self._changed.wait_for(lambda: self._begun((host, port), None), max(0.0, seconds))
+        if answer is None:
+            raise NetError("dns", f"the name look-up of {host} had to wait too long for others")
+        return read(host, answer, until - time.monotonic())
+
+    def begin(self, host: str, port: int, owner: Hashable) -> Future[list[str]] | None:
+        """The look-up of a name that is under way, or one that begins now; None while there is no place for it, or none for its owner."""
+        with self._changed:
+            return self._begun((host, port), owner)
+
+    def _begun(self, key: Key, owner: Hashable) -> Future[list[str]] | None:
+        if key not in self._running and self._has_room(owner):
+            answer: Future[list[str]] = Future()
+            threading.Thread(target=self._run, args=(key, owner, answer), daemon=True, name="resolve").start()
+            self._running[key] = answer
+            self._held[owner] += 1
+        return self._running.get(key)
 
     def _has_room(self, owner: Hashable) -> bool:
         return len(self._running) < self._at_once and (owner is None or self._held[owner] < self._share)
 
     def _run(self, key: Key, owner: Hashable, answer: Future[list[str]]) -> None:
+        found, wrong = [], None
         try:
-            answer.set_result(list(self._look_up(*key)))
-        except Exception as wrong:  # noqa: BLE001 - whatever it is, it belongs to those who asked
+            found = list(self._look_up(*key))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who asked
+            wrong = error
+        with self._changed:
+            del self._running[key]
+            self._held[owner] -= 1
+            self._held += Counter()  # forgets who holds nothing
+            self._changed.notify_all()
+        if wrong is None:
+            answer.set_result(found)
+        else:
             answer.set_exception(wrong)
-        finally:
-            with self._changed:
-                del self._running[key]
-                self._held[owner] -= 1
-                self._held += Counter()  # forgets who holds nothing
-                self._changed.notify_all()
+
+
+def read(host: str, answer: Future[list[str]], seconds: float) -> list[Address]:
+    """What a look-up brought within `seconds`. Raises NetError `dns`."""
+    try:
+        found = [ipaddress.ip_address(text) for text in answer.result(max(0.0, seconds))]
+    except TimeoutError:
+        raise NetError("dns", f"the name look-up of {host} took too long") from None
+    except (OSError, UnicodeError, ValueError) as wrong:
+        raise NetError("dns", f"the name {host} cannot be resolved: {wrong}") from None
+    if not found:
+        raise NetError("dns", f"the name {host} has no address")
+    return found
