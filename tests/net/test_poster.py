@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 import tracemalloc
@@ -415,6 +416,23 @@ def test_many_hanging_ones_do_not_hold_up_the_others(poster):
         assert {p.post.key for p in landed} == {"good"}
         assert clock.seconds < 1.0
         assert {p.failure for p in all_landed(poster)} == {"timeout"}
+
+
+def test_high_file_descriptors_are_as_good_as_low_ones():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2200:
+        pytest.skip("this process may not open so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2200), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with hostile.serving(hostile.says(hostile.OK)) as server:
+            high = Poster(LOOPBACK)
+            assert [post(high, server.url).status for _ in range(2)] == [200, 200]
+            high.close()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_wake_ends_the_wait(poster):

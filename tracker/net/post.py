@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import select
 import socket
 import time
 from collections.abc import Iterable
@@ -23,12 +22,13 @@ import requests
 from tracker.core.addresses import DEFAULT_PORTS, Address, Policy, check_form, literal
 from tracker.net.envelope import Envelope, Post, Posted, refusal_of, refused
 from tracker.net.failures import NetError, WrongProcessError
+from tracker.net.multi import Multi
 from tracker.net.pins import Pins
 from tracker.net.resolve import Key, LookUp, Resolver, system
 
 __all__ = ["Post", "Posted", "Poster"]
 
-KEPT_CONNECTIONS = 256  # idle ones kept for the next post; with those in flight below select's bound of 1,024
+KEPT_CONNECTIONS = 256  # idle ones kept for the next post
 
 
 class Poster:
@@ -39,8 +39,6 @@ class Poster:
         self._pins = Pins(Resolver(look_up), self.wake)
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
         self._flying: dict[pycurl.Curl, Envelope] = {}
         self._idle: list[Envelope] = []
         self._done: list[Posted] = []
@@ -49,6 +47,7 @@ class Poster:
         self._rings, self._ringer = socket.socketpair()
         self._rings.setblocking(False)
         self._ringer.setblocking(False)
+        self._multi = Multi(kept=KEPT_CONNECTIONS, bell=self._rings)
 
     @property
     def flying(self) -> int:
@@ -61,7 +60,7 @@ class Poster:
             raise WrongProcessError("poster", self._pid, os.getpid())
         for post in posts:
             self._address(post, time.monotonic())
-        self._multi.perform()
+        self._multi.step(0.0)
 
     def landed(self, wait: float) -> list[Posted]:
         """What came back. Waits up to `wait` seconds for something to happen, which need not be a landing; `wake` ends the wait."""
@@ -84,19 +83,14 @@ class Poster:
         """Close every connection and forget what is in flight. The poster is of no use afterwards."""
         if self._pid == os.getpid():
             for curl in list(self._flying):
-                self._multi.remove_handle(curl)
+                self._multi.remove(curl)
             self._flying.clear()
             self._multi.close()
             self._rings.close()
             self._ringer.close()
 
     def _sleep(self, seconds: float) -> None:
-        reading, writing, failing = self._multi.fdset()
-        timer = self._multi.timeout()  # milliseconds until libcurl has something to do, -1 for nothing
-        if timer >= 0:
-            seconds = min(seconds, timer / 1000)
-        seconds = min(seconds, max(0.0, self._patience - time.monotonic()))
-        select.select([*reading, self._rings], writing, failing, seconds)
+        self._multi.step(min(seconds, max(0.0, self._patience - time.monotonic())))
         with contextlib.suppress(BlockingIOError):
             while self._rings.recv(4096):
                 pass
@@ -154,21 +148,17 @@ class Poster:
         except (ValueError, pycurl.error) as wrong:
             self._done.append(refused(post, NetError("protocol", f"cannot be sent: {wrong}"), 0.0))
             return
-        self._multi.add_handle(envelope.curl)
+        self._multi.add(envelope.curl)
         self._flying[envelope.curl] = envelope
 
     def _land(self) -> None:
-        self._multi.perform()
-        more = 1
-        while more:
-            more, done, failed = self._multi.info_read(1000)
-            for curl in done:
-                self._done.append(self._take_down(curl).opened())
-            for curl, code, message in failed:
-                self._done.append(self._take_down(curl).returned(code, message))
+        self._multi.step(0.0)
+        for curl, code, message in self._multi.ended():
+            envelope = self._take_down(curl)
+            self._done.append(envelope.opened() if code is None else envelope.returned(code, message))
 
     def _take_down(self, curl: pycurl.Curl) -> Envelope:
-        self._multi.remove_handle(curl)
+        self._multi.remove(curl)
         envelope = self._flying.pop(curl)
         self._idle.append(envelope)
         return envelope
