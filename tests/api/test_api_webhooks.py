@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -86,6 +87,10 @@ def test_deliveries_are_listed_read_and_repeated(api: Any) -> None:
     path = f"/v1/deliveries/{page[0]['id']}"
     assert api.shows(api.get(path), schemas.DeliveryWithAttempts)["attempts"] == []
     assert api.shows(api.post(path + "/redeliver"), schemas.DeliveryWithAttempts, 202)["state"] == "pending"
+    api.services.delivery.send_due()
+    made_attempts = api.shows(api.get(path), schemas.DeliveryWithAttempts)["attempts"]
+    assert [(a["number"], a["error_class"]) for a in made_attempts] == [(1, "connect")]
+    assert made_attempts[0]["worker"].endswith(f"/{os.getpid()}")
 
 
 def test_ping_and_recover(api: Any) -> None:
