@@ -19,8 +19,8 @@ from tracker.net.failures import NetError
 LookUp = Callable[[str, int], Iterable[str]]
 Key = tuple[str, int]
 
-AT_ONCE = 64  # look-ups in flight per process: a dead name server ties up this many threads, and no more
-SHARE = 16  # of them for one owner: whose names hang leaves room for the others
+AT_ONCE = 32  # look-ups in flight per process: a dead name server ties up this many threads, and no more
+SHARE = 8  # of them for one owner: whose names hang leaves room for the others
 
 
 def system(host: str, port: int) -> list[str]:
