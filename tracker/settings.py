@@ -10,13 +10,25 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
+from tracker.core.circuit import WORN_OUT
+from tracker.core.times import duration
 from tracker.errors import ConfigurationError, NotRunningError
 
 PROVIDERS = (
@@ -49,6 +61,23 @@ def _store_url(value: str) -> str:
     if urlsplit(value).query not in {"", BY_CONTENT} or urlsplit(value).fragment:
         raise ValueError(f"nothing but ?{BY_CONTENT} may stand behind the place")
     return value
+
+
+def _span(least: timedelta, most: timedelta) -> BeforeValidator:
+    def check(value: object) -> timedelta:
+        span = value if isinstance(value, timedelta) else duration(value)
+        if span is None:
+            raise ValueError("write seconds (86400) or an ISO 8601 duration without years and months (P1D)")
+        if not least <= span <= most:
+            raise ValueError(f"it must lie between {_told(least)} and {_told(most)}")
+        return span
+
+    return BeforeValidator(check)
+
+
+def _told(span: timedelta) -> str:
+    count, unit = (span.days, "day") if span.days else (span.seconds // 3600, "hour")
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -86,6 +115,8 @@ class Settings(BaseModel):
     egress_ports: tuple[Port, ...] = (80, 443)
     poll_price: Annotated[float, Field(gt=0, le=3600)] = 0.5
     poll_longest: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    endpoint_disable_after: Annotated[timedelta, _span(timedelta(hours=1), timedelta(days=365))] = WORN_OUT
+    deliveries_kept: Annotated[timedelta, _span(timedelta(days=1), timedelta(days=3650))] = timedelta(days=30)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     workers_poll: Annotated[int, Field(ge=1, le=64)] = 2
     workers_webhook: Annotated[int, Field(ge=1, le=64)] = 2

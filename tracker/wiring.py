@@ -99,7 +99,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
     price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
     learning = Learning(database, price=price, longest=longest)
     recording = Recording(database, bell, learning, base_url=base_url)
-    recovery = Recovery(database, bell)
+    recovery = Recovery(database, bell, kept=settings.deliveries_kept)
     return Services(
         settings=settings,
         database=database,
@@ -128,7 +128,13 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
             longest=longest,
             slots=settings.workers_poll,
         ),
-        delivery=Delivery(database, vault, bell, lambda: Poster(policy), Aftermath(database, bell)),
+        delivery=Delivery(
+            database,
+            vault,
+            bell,
+            lambda: Poster(policy),
+            Aftermath(database, bell, disable_after=settings.endpoint_disable_after),
+        ),
         downloading=Downloading(
             database,
             bell,
@@ -138,7 +144,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
             copies=Copies(database, bell, store, base_url=base_url, by_content=settings.artifacts_by_content),
         ),
         keeping=Keeping(database, store, remover(store), by_content=settings.artifacts_by_content),
-        upkeep=Upkeep(database, bell, recovery, price=price, longest=longest),
+        upkeep=Upkeep(database, bell, recovery, price=price, longest=longest, kept=settings.deliveries_kept),
         crew=Crew(),
     )
 

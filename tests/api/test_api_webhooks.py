@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -86,6 +87,10 @@ def test_deliveries_are_listed_read_and_repeated(api: Any) -> None:
     path = f"/v1/deliveries/{page[0]['id']}"
     assert api.shows(api.get(path), schemas.DeliveryWithAttempts)["attempts"] == []
     assert api.shows(api.post(path + "/redeliver"), schemas.DeliveryWithAttempts, 202)["state"] == "pending"
+    api.services.delivery.send_due()
+    made_attempts = api.shows(api.get(path), schemas.DeliveryWithAttempts)["attempts"]
+    assert [(a["number"], a["error_class"]) for a in made_attempts] == [(1, "connect")]
+    assert made_attempts[0]["worker"].endswith(f"/{os.getpid()}")
 
 
 def test_ping_and_recover(api: Any) -> None:
@@ -95,7 +100,9 @@ def test_ping_and_recover(api: Any) -> None:
     since = {"since": "2026-01-01T00:00:00+08:00"}
     api.problem(api.post(f"/v1/endpoints/{made}/recover", since), 409, "endpoint_disabled")
     api.call("PATCH", f"/v1/endpoints/{made}", json={"enabled": True})
-    assert api.shows(api.post(f"/v1/endpoints/{made}/recover", since), schemas.RecoveredShown, 202) == {"recovered": 1}
+    recovered = api.shows(api.post(f"/v1/endpoints/{made}/recover", since), schemas.RecoveredShown, 202)
+    assert recovered["recovered"] == 1
+    assert recovered["complete"] in {True, False}, "what others write at that time is waited for in the background"
     api.problem(api.post(f"/v1/endpoints/{made}/recover", {"since": "once"}), 422, "invalid", "since")
     sent = api.shows(api.post(f"/v1/endpoints/{made}/test"), schemas.DeliveryMade, 202)
     assert api.get(f"/v1/deliveries/{sent['delivery_id']}").json()["type"] == "ping"

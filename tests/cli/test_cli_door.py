@@ -61,6 +61,20 @@ def test_a_wrong_setting_names_the_variable_and_the_mend(cli: Any) -> None:
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("TRACKER_ENDPOINT_DISABLE_AFTER", "five days", "write seconds (86400) or an ISO 8601 duration"),
+        ("TRACKER_ENDPOINT_DISABLE_AFTER", "PT59M", "it must lie between 1 hour and 365 days"),
+        ("TRACKER_DELIVERIES_KEPT", "0", "it must lie between 1 day and 3,650 days"),
+    ],
+)
+def test_a_wrong_period_says_how_it_is_written(cli: Any, variable: str, value: str, told: str) -> None:
+    said = cli("list", code=2, variables={variable: value}).stderr
+    assert said.startswith(f"tracker: {variable}: is wrong")
+    assert told in said
+
+
 def test_where_nothing_runs_it_says_what_to_do(bare: Any) -> None:
     assert "start it with `tracker up`" in bare.alone("list", code=1).stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,14 +36,25 @@ def lived(found: list[Outcome], every: float = 10.0, roll: float = 0.5) -> Healt
 
 @given(st.lists(outcomes))
 def test_a_success_makes_healthy_whatever_was_before(before):
-    assert lived([*before, OK]) == HEALTHY
+    health = lived([*before, OK])
+    assert replace(health, asked_until=None) == HEALTHY
+
+
+def test_what_a_receiver_asked_for_is_not_taken_back_by_what_was_under_way():
+    asked = START + timedelta(seconds=120)
+    busy = Outcome("status", 429, 120.0)
+    for meanwhile in (OK, ERROR, TIMEOUT, Outcome("status", 503, 1.0)):
+        assert lived([busy, meanwhile], every=1.0).asked_until == asked
+    assert lived([busy, Outcome("status", 503, 300.0)], every=1.0).asked_until == START + timedelta(seconds=301)
 
 
 @given(st.lists(outcomes, max_size=50), st.floats(0, 1, exclude_max=True))
 def test_nobody_is_left_in_peace_for_more_than_an_hour(found, roll):
     health = lived(found, roll=roll)
     last = START + timedelta(seconds=10 * (len(found) - 1))
-    assert health.quiet_until is None or health.quiet_until - last <= timedelta(hours=1)
+    assert all(
+        until is None or until - last <= timedelta(hours=1) for until in (health.quiet_until, health.asked_until)
+    )
 
 
 @given(st.lists(outcomes))
@@ -78,11 +90,19 @@ def test_a_receiver_that_answers_badly_but_answers_is_not_left_in_peace():
 @pytest.mark.parametrize(("status", "held"), [(429, True), (503, True), (500, False), (502, False)])
 def test_retry_after_is_about_the_whole_receiver_where_it_is_overloaded(status, held):
     health = lived([Outcome("status", status, 120.0)])
-    assert (health.quiet_until == START + timedelta(seconds=120)) is held
+    assert (health.asked_until == START + timedelta(seconds=120)) is held
+    assert health.quiet_until is None
 
 
 def test_worn_out_after_five_days_without_a_success():
     health = lived([ERROR])
-    assert not circuit.worn_out(HEALTHY, START)
-    assert not circuit.worn_out(health, START + timedelta(days=5) - timedelta(seconds=1))
-    assert circuit.worn_out(health, START + timedelta(days=5))
+    assert not circuit.worn_out(HEALTHY, START, circuit.WORN_OUT)
+    assert not circuit.worn_out(health, START + timedelta(days=5) - timedelta(seconds=1), circuit.WORN_OUT)
+    assert circuit.worn_out(health, START + timedelta(days=5), circuit.WORN_OUT)
+
+
+def test_nobody_is_worn_out_before_a_schedule_of_its_own_is_through():
+    day = 86_400.0
+    assert circuit.patience(circuit.WORN_OUT, None) == circuit.WORN_OUT
+    assert circuit.patience(circuit.WORN_OUT, [0, day]) == circuit.WORN_OUT
+    assert circuit.patience(circuit.WORN_OUT, [0, 5 * day, 5 * day]) == timedelta(days=12), "with its jitter"

@@ -1,5 +1,6 @@
 """The children's environment: complete, and nothing foreign in it."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -12,6 +13,7 @@ GIVEN = {
     "TRACKER_HOME": "/srv/tracker", "TRACKER_DATABASE_URL": "postgresql://u:p@db/x", "TRACKER_REDIS_URL": "redis://:r@cache/0", "TRACKER_API_PORT": "9000",
     "TRACKER_FLOWER_AUTH": "me:pw", "TRACKER_SECRET_KEYS": FERNET, "TRACKER_BOOTSTRAP_API_KEY": "trk_x", "TRACKER_EGRESS_ALLOW": "10.0.0.0/8,127.0.0.0/8",
     "TRACKER_LUMA_BASE_URL": "https://relay.example", "TRACKER_LUMA_API_KEY": "sk-1", "TRACKER_KLING_OFFICIAL_API_KEY": "sk-2", "TRACKER_WORKERS_POLL": "5",
+    "TRACKER_ENDPOINT_DISABLE_AFTER": "P2DT0.5H", "TRACKER_DELIVERIES_KEPT": "604800",
 }  # fmt: skip
 
 
@@ -26,6 +28,7 @@ def test_a_child_reads_back_exactly_the_settings_of_the_supervisor() -> None:
     broker = {"broker_url": SecretStr("redis://:r@cache/0"), "artifacts_url": "file:///srv/tracker/artifacts"}
     assert child.changed(given=frozenset()) == settings.changed(given=frozenset(), **broker)
     assert child.accounts["luma"].api_key == SecretStr("sk-1")
+    assert (child.endpoint_disable_after, child.deliveries_kept) == (timedelta(days=2, hours=0.5), timedelta(days=7))
     assert child.reachable == ("10.0.0.0/8", "127.0.0.0/8")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import pytest
 
 from tests.net import hostile
 from tracker.core.addresses import Policy
+from tracker.net import resolve
 from tracker.net.failures import WrongProcessError
+from tracker.net.pins import Pins
 from tracker.net.post import Post, Posted, Poster
 
 LOOPBACK = Policy.of(["127.0.0.0/8", "::1/128"])
@@ -185,7 +189,7 @@ def test_one_forbidden_answer_refuses_all(answers):
 
 def test_a_name_that_changes_its_answer_leads_nowhere_new(monkeypatch):
     """The vetted answer is pinned: while it holds nobody asks again, and then the new one is vetted."""
-    monkeypatch.setattr("tracker.net.post.PINNED_SECONDS", 0.3)
+    monkeypatch.setattr("tracker.net.pins.PINNED_SECONDS", 0.3)
     asked: list[str] = []
 
     def look_up(host: str, port: int) -> list[str]:
@@ -309,28 +313,86 @@ def test_the_next_address_is_tried_when_one_is_down():
     two.close()
 
 
-def test_look_ups_hold_up_nobody_and_end_in_time():
-    stuck = threading.Event()
+HANGING = 4 * resolve.AT_ONCE
 
-    def look_up(host: str, port: int) -> list[str]:
-        if host != "good.example":
-            stuck.wait(20)
+
+class Names:
+    """A resolver that hangs for all names but some; nothing that it was asked is answered before the test ends."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.end, self.asked = set(answers), threading.Event(), Counter[str]()
+
+    def __call__(self, host: str, _port: int) -> list[str]:
+        self.asked[host] += 1
+        if host not in self.answers:
+            self.end.wait(20)
         return ["127.0.0.1"]
 
-    slow = Poster(LOOPBACK, look_up=look_up)
+
+@pytest.fixture
+def names() -> Iterator[Names]:
+    made = Names("good.example")
+    yield made
+    made.end.set()
+
+
+def test_look_ups_hold_up_nobody_and_end_in_time(names):
+    slow = Poster(LOOPBACK, look_up=names)
     with hostile.serving(hostile.says(hostile.OK)) as server, hostile.Clock() as clock:
-        slow.launch(Post(n, f"http://h{n}.example/", (), b"", 0.6) for n in range(20))
-        slow.launch([Post("good", f"http://good.example:{server.port}/", (), b"", 5.0)])
+        slow.launch(Post(n, f"http://h{n}.example/", (), b"", 0.6, owner="bad") for n in range(HANGING))
+        slow.launch([Post("good", f"http://good.example:{server.port}/", (), b"", 5.0, owner="good")])
         first = []
         while not first:
             first = slow.landed(1.0)
         assert [(p.post.key, p.status) for p in first] == [("good", 200)]
         rest = all_landed(slow)
-    stuck.set()
     slow.close()
     assert {p.failure for p in rest} == {"dns"}
-    assert len(rest) == 20
+    assert len(rest) == HANGING
     assert clock.seconds < 3.0
+    assert sum(names.asked.values()) == resolve.SHARE + 1, "no more are looked up for one owner at a time"
+
+
+def test_a_name_that_hangs_takes_one_look_up_however_often_it_is_asked_for(names):
+    slow = Poster(LOOPBACK, look_up=names)
+    for _ in range(3):
+        assert post(slow, "http://hangs.example/", deadline=0.1).failure == "dns"
+    slow.close()
+    assert names.asked == {"hangs.example": 1}
+
+
+def test_a_known_name_is_used_while_it_is_looked_up_again(names, monkeypatch):
+    monkeypatch.setattr("tracker.net.pins.PINNED_SECONDS", 0.0)
+    known = Poster(LOOPBACK, look_up=names)
+    with hostile.serving(hostile.says(hostile.OK)) as server:
+        url = f"http://good.example:{server.port}/"
+        assert post(known, url).status == 200
+        names.answers.clear()
+        assert [post(known, url, deadline=5.0).status for _ in range(3)] == [200] * 3
+        assert names.asked["good.example"] <= 2
+        monkeypatch.setattr("tracker.net.pins.RENEWED_SECONDS", 0.0)
+        assert post(known, url, deadline=0.2).failure == "dns", "but not for ever"
+    known.close()
+
+
+def test_names_that_are_not_asked_for_any_more_are_forgotten(names, monkeypatch):
+    names.end.set()
+    pins = Pins(resolve.Resolver(names), lambda: None)
+
+    def learnt(*hosts: str) -> None:
+        for host in hosts:
+            assert pins.find((host, 80), None) is None
+            ends = time.monotonic() + 5
+            while host not in {key[0] for key, _ in pins.answers()}:
+                assert time.monotonic() < ends
+
+    monkeypatch.setattr("tracker.net.pins.MOST", 3)
+    learnt("a", "b", "c", "d")
+    assert len(pins) == 3
+    assert pins.find(("d", 80), None)
+    monkeypatch.setattr("tracker.net.pins.RENEWED_SECONDS", 0.0)
+    learnt("e")
+    assert len(pins) == 1
 
 
 def test_a_kept_alive_connection_that_died_is_replaced(poster):
@@ -354,6 +416,23 @@ def test_many_hanging_ones_do_not_hold_up_the_others(poster):
         assert {p.post.key for p in landed} == {"good"}
         assert clock.seconds < 1.0
         assert {p.failure for p in all_landed(poster)} == {"timeout"}
+
+
+def test_high_file_descriptors_are_as_good_as_low_ones():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2200:
+        pytest.skip("this process may not open so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2200), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with hostile.serving(hostile.says(hostile.OK)) as server:
+            high = Poster(LOOPBACK)
+            assert [post(high, server.url).status for _ in range(2)] == [200, 200]
+            high.close()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_wake_ends_the_wait(poster):

@@ -13,9 +13,11 @@ from sqlalchemy import text
 
 from tracker import wiring
 from tracker.core import backoff, circuit
+from tracker.core.events import EventType
 from tracker.errors import ConflictError
+from tracker.services import steps
 from tracker.services.forms import EndpointChange, EndpointForm
-from tracker.store import sending
+from tracker.store import db, outbox, sending
 
 from .conftest import Place, Receiver, signed_by, until
 
@@ -85,6 +87,39 @@ def test_a_schedule_of_the_endpoints_own(place, receiver):
     lived(place, 60, 5)
     assert len(receiver.got) == 3
     assert [d.state for d in deliveries(place)] == ["failed"]
+
+
+def test_the_first_wait_of_a_schedule_counts_too(place, receiver):
+    endpoint(place, receiver, schedule=[60, 10])
+    events(place, 1)
+    lived(place, 55, 11)
+    assert receiver.got == []
+    lived(place, 11, 11)
+    assert len(receiver.got) == 1
+
+
+def test_a_delivery_tells_where_it_goes_and_where_it_went_and_when_next(place, receiver):
+    it = endpoint(place, receiver, "/old")
+    receiver.status = 500
+    events(place, 1)
+    place.send()
+    (delivery,) = deliveries(place)
+    assert (delivery.url, delivery.due_at is None) == (f"{receiver.url}/old", False)
+    place.services.endpoints.edit(place.project, it, EndpointChange(url=f"{receiver.url}/new"))
+    (delivery,) = deliveries(place)
+    assert delivery.url == f"{receiver.url}/new", "it will go there"
+    receiver.status, gate = 204, receiver.hang("/new")
+    place.services.database.ahead += timedelta(seconds=10)
+    place.services.delivery.send_due(patience=0.1)
+    until(lambda: len(receiver.got) == 2, "it is in flight")
+    assert deliveries(place)[0].due_at is None
+    gate.set()
+    place.send()
+    place.services.endpoints.edit(place.project, it, EndpointChange(url=f"{receiver.url}/newest"))
+    (delivery,) = deliveries(place)
+    assert (delivery.state, delivery.url) == ("delivered", f"{receiver.url}/new"), "it went there"
+    made = place.services.deliveries.get(place.project, delivery.id)[1]
+    assert {"/" in attempt.worker for attempt in made} == {True}
 
 
 def test_a_rate_limit_holds_over_all_workers_and_costs_no_attempt(place, receiver, settings):
@@ -157,6 +192,24 @@ def test_who_hangs_holds_up_nobody(place, receiver):
     until(lambda: sum(got.path == "/good" for got in receiver.got) == 21, "a new one arrives beside them", 20)
     gate.set()
     until(lambda: place.send() or len(receiver.got) == 42, "the hanging one gets all of its own")
+
+
+def test_more_who_hang_than_a_process_has_room_for_hold_up_nobody(place, receiver, monkeypatch):
+    monkeypatch.setattr("tracker.services.delivery.AT_ONCE", 40)
+    gates = [receiver.hang(f"/hang{n}") for n in range(12)]
+    for n in range(12):
+        endpoint(place, receiver, f"/hang{n}")
+    events(place, 10)
+    place.services.delivery.send_due(patience=0.3)
+    until(lambda: len(receiver.got) >= 12, "each of them hangs")
+    endpoint(place, receiver, "/good")
+    events(place, 20, "more")
+    place.services.delivery.send_due(patience=0.3)
+    until(lambda: sum(got.path == "/good" for got in receiver.got) == 20, "the good one has all, beside them", 10)
+    assert len(receiver.got) - 20 <= 32
+    assert {len([got for got in receiver.got if got.path == f"/hang{n}"]) for n in range(12)} <= {1, 2, 3, 4}
+    for gate in gates:
+        gate.set()
 
 
 def test_a_backlog_of_retries_never_delays_first_attempts(place, receiver):
@@ -242,6 +295,7 @@ def test_after_five_days_of_failures_an_endpoint_is_disabled_with_its_reason(pla
     assert len({got.headers["webhook-id"] for got in receiver.got if got.path == "/other"}) == 1
     assert told.event["type"] == "endpoint.disabled"
     assert told.event["data"]["reason"] == found.disabled_reason
+    place.services.upkeep.tick()
     assert not deliveries(place, endpoint_id=failing, state="pending")
 
 
@@ -264,6 +318,7 @@ def test_gone_disables_at_once(place, receiver):
     place.send()
     found = place.services.endpoints.get(place.project, it)
     assert (found.enabled, found.disabled_reason) == (False, "the receiver answered 410 Gone")
+    place.services.upkeep.tick()
     assert {d.state for d in deliveries(place)} == {"failed"}
 
 
@@ -280,8 +335,8 @@ def test_recover_sends_what_failed_and_what_was_missed_in_order_and_once(place, 
     receiver.status = 204
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
     before = len(receiver.got)
-    assert place.services.endpoints.recover(place.project, it, since) == 12
-    assert place.services.endpoints.recover(place.project, it, since) == 0
+    assert place.services.endpoints.recover(place.project, it, since).count == 12
+    assert place.services.endpoints.recover(place.project, it, since).count == 0
     place.send()
     again = receiver.got[before:]
     tasks = [got.event["data"]["task_id"] for got in again]
@@ -292,33 +347,60 @@ def test_recover_sends_what_failed_and_what_was_missed_in_order_and_once(place, 
     assert {got.headers["webhook-id"] for got in again[:5]} == first, "the same id as the first time"
 
 
-def test_a_recovery_whose_process_died_is_carried_on(place, receiver, monkeypatch):
+def test_a_recovery_begins_at_once_and_goes_on_with_the_ticks(place, receiver, monkeypatch):
     monkeypatch.setattr("tracker.services.recovery.SLICE", 4)
     it = endpoint(place, receiver)
     since = place.now()
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
     events(place, 10)
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
-    recovery = place.services.endpoints._recovery
-    whole, slices = recovery._slice, []
-
-    def dies(*arguments: Any) -> Any:
-        if len(slices) == 1:
-            raise RuntimeError("killed")
-        slices.append(1)
-        return whole(*arguments)
-
-    recovery._slice = dies
-    with pytest.raises(RuntimeError):
-        place.services.endpoints.recover(place.project, it, since)
-    recovery._slice = whole
+    begun = place.services.endpoints.recover(place.project, it, since)
+    assert (begun.count, begun.complete) == (4, False)
     place.send()
     assert len(receiver.got) == 4
-    for _ in range(3):
-        place.services.upkeep.tick()
-        place.send()
+    until(lambda: place.services.upkeep.tick() or not under_way(place), "it comes to its end")
+    place.send()
     assert [got.event["data"]["task_id"] for got in receiver.got] == [f"t{n}" for n in range(10)]
-    assert place.scalar("SELECT count(*) FROM receivers WHERE replay_after IS NOT NULL") == 0
+
+
+def under_way(place: Place) -> int:
+    return int(place.scalar("SELECT count(*) FROM receivers WHERE replay_after IS NOT NULL"))
+
+
+def test_a_recovery_finds_what_was_being_written_while_it_was_asked_for(place, receiver):
+    """Published while the endpoint was off, and committed after the recovery has passed its id."""
+    it = endpoint(place, receiver)
+    since = place.now()
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
+    with place.services.database.transaction() as writing:
+        now = db.now(writing)
+        late = steps.of_project(EventType.CREDENTIAL_RESUMED, place.project, {"name": "late"}, now)
+        assert outbox.publish(writing, [(late, None)], now) == 0
+        place.services.database.ahead += timedelta(seconds=1)
+        events(place, 3)
+        place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
+        begun = place.services.endpoints.recover(place.project, it, since)
+        assert (begun.count, begun.complete) == (3, False)
+        for _ in range(2):
+            place.services.upkeep.tick()
+        place.send()
+        assert under_way(place), "it waits for what is being written"
+    until(lambda: place.services.upkeep.tick() or not under_way(place), "it comes to its end")
+    place.send()
+    assert receiver.types() == ["generation.cancelled"] * 3 + ["credential.resumed"]
+    assert place.services.endpoints.recover(place.project, it, since).count == 0
+
+
+def test_a_recovery_ends_when_its_endpoint_is_disabled(place, receiver, monkeypatch):
+    monkeypatch.setattr("tracker.services.recovery.SLICE", 2)
+    it = endpoint(place, receiver)
+    since = place.now()
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
+    events(place, 5)
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=True))
+    place.services.endpoints.recover(place.project, it, since)
+    place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
+    assert not under_way(place)
 
 
 def test_a_redelivery_cancels_the_automatic_next_try(place, receiver):
@@ -415,7 +497,7 @@ def test_what_ended_long_ago_is_forgotten_and_not_recovered(place, receiver):
     place.services.upkeep.sweep()
     assert [d.state for d in deliveries(place)] == ["pending"]
     assert place.scalar("SELECT count(*) FROM attempts") == 1
-    assert place.services.endpoints.recover(place.project, it, since) == 0
+    assert place.services.endpoints.recover(place.project, it, since).count == 0
 
 
 def test_the_hot_statements_read_by_index(place, receiver):
@@ -434,8 +516,17 @@ def test_the_hot_statements_read_by_index(place, receiver):
         connection.execute(text("ANALYZE"))
     now = place.now()
     with place.services.database.transaction() as tx:
-        common = {"now": now, "receivers": [1], "n": 100, "late": 100, "lease_until": now, "opens": 5, "burst": 0.25}
-        record = {"rows": "[]", "ids": ids * 50}
+        common = {
+            "now": now,
+            "receivers": [1],
+            "n": 100,
+            "late": 100,
+            "lease_until": now,
+            "opens": 5,
+            "burst": 0.25,
+            "crowd": 1,
+        }
+        record = {"rows": "[]", "ids": ids * 50, "receivers": [1]}
         for statement, values in ((sending._LOCK, {"now": now}), (sending._CLAIM, common), (sending._RECORD, record)):
             plan = "\n".join(row[0] for row in tx.execute(text("EXPLAIN " + statement), values))
             assert "Seq Scan on deliveries" not in plan, plan

@@ -124,6 +124,7 @@ def test_a_receiver_that_is_gone_is_disabled_and_the_others_are_told(
     gone = place.services.endpoints.get(place.project, endpoint.id)
     assert not gone.enabled
     assert "410" in str(gone.disabled_reason)
+    place.services.upkeep.tick()
     assert {_delivery(place, one)[0].state for one in waiting} == {"failed"}
     receiver.status = 204
     place.send()
@@ -222,19 +223,39 @@ def test_recovery_sends_what_failed_and_what_was_missed_in_order(
         place.services.endpoints.recover(place.project, endpoint.id, since)
     place.services.endpoints.edit(place.project, endpoint.id, EndpointChange(enabled=True))
     receiver.status, before = 204, len(receiver.got)
-    assert place.services.endpoints.recover(place.project, endpoint.id, since) >= 4
-    until(
-        lambda: (
-            place.send() or len([g for g in receiver.got[before:] if g.event["type"] == "generation.completed"]) >= 4
-        ),
-        "everything is sent again",
-    )
+    assert place.services.endpoints.recover(place.project, endpoint.id, since).count == 4
+    until(lambda: place.send() or len(receiver.got) - before >= 4, "everything is sent again")
     until(lambda: place.send() == 0, "nothing is left")
-    arrived = [got.event["data"]["id"] for got in receiver.got[before:] if got.event["type"] == "generation.completed"]
+    arrived = [(got.event["type"], got.event["data"]["id"]) for got in receiver.got[before:]]
     from tracker.core import ids
 
-    assert arrived == [ids.public("gen", g.id) for g in (first, *missed)]
-    assert place.services.endpoints.recover(place.project, endpoint.id, since) == 0, "asked again, nothing is missing"
+    assert arrived == [("generation.completed", ids.public("gen", g.id)) for g in (first, *missed)]
+    assert place.services.endpoints.recover(place.project, endpoint.id, since).count == 0, (
+        "asked again, nothing is missing"
+    )
+
+
+def test_recovery_tells_of_others_that_were_disabled_and_not_of_itself(
+    place: Place, relay: Relay, receiver: Receiver, endpoint: Any
+) -> None:
+    other = place.services.endpoints.create(place.project, EndpointForm(url=f"{receiver.url}/other"))
+    since = place.now()
+    receiver.status = 410
+    place.register(relay.create(age=100, duration=1))
+    place.poll()
+    until(lambda: place.send() == 0, "both are gone")
+    receiver.status, before = 204, len(receiver.got)
+    place.services.upkeep.tick()
+    for one in (endpoint, other):
+        place.services.endpoints.edit(place.project, one.id, EndpointChange(enabled=True))
+        place.services.endpoints.recover(place.project, one.id, since)
+    until(lambda: place.send() == 0, "nothing is left")
+    from tracker.core import ids
+
+    told = {
+        (got.path, got.event["data"]["endpoint_id"]) for got in receiver.got[before:] if "endpoint" in got.event["type"]
+    }
+    assert told == {("/hook", ids.public("ep", other.id)), ("/other", ids.public("ep", endpoint.id))}
 
 
 def test_filters_choose_by_event_tag_and_provider(place: Place, relay: Relay, receiver: Receiver) -> None:

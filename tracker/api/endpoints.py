@@ -95,10 +95,13 @@ def test(caller: Writer, endpoint_id: Id, services: Use) -> Response:
     ),
 )  # fmt: skip
 def recover(caller: Writer, endpoint_id: Id, sent: Body, services: Use) -> Response:
-    """Since `since`, events that happened while the endpoint was disabled included. 409 while it still is."""
+    """Since `since`, events that happened while the endpoint was disabled included. 409 while it still is.
+
+    Begins at once; a long one goes on in the background, which `complete` tells.
+    """
     form = sent.form(RecoverForm)
-    count = services.endpoints.recover(caller.project_id, views.parsed("ep", endpoint_id), form.since)
-    return answer({"recovered": count}, 202)
+    done = services.endpoints.recover(caller.project_id, views.parsed("ep", endpoint_id), form.since)
+    return answer({"recovered": done.count, "complete": done.complete}, 202)
 
 
 @routes.get("/{endpoint_id}/secret", **told("The secret that signs for an endpoint", shows=SecretShown, may=(404,)))

@@ -148,6 +148,7 @@ class AttemptShown(Shown):
         Literal["dns", "address", "connect", "tls", "timeout", "protocol", "redirect", "too_large", "status"] | None
     )
     response: str = Field(description="The beginning of the receiver's answer.")
+    worker: str = Field(description="Who made the attempt: machine and process.", examples=["web-1/4711"])
 
 
 class DeliveryShown(Shown):
@@ -194,7 +195,8 @@ class DeliveryMade(Shown):
 
 
 class RecoveredShown(Shown):
-    recovered: int = Field(description="How many deliveries will be sent again.")
+    recovered: int = Field(description="How many deliveries will be sent again, so far.")
+    complete: bool = Field(description="Whether that is all; otherwise the rest follows in the background.")
 
 
 class CredentialShown(Shown):

@@ -63,7 +63,7 @@ def delivery(row: Any) -> dict[str, Any]:
 
 def attempt(row: Any) -> dict[str, Any]:
     """One try to deliver."""
-    same = ("number", "duration_ms", "status_code", "error_class", "response")
+    same = ("number", "duration_ms", "status_code", "error_class", "response", "worker")
     return {**{name: getattr(row, name) for name in same}, "at": rfc3339(row.at)}
 
 

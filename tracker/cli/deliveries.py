@@ -35,8 +35,9 @@ def replay(
             _tell(1, f"{delivery} is sent again to {row.url}", as_json=as_json)
         elif endpoint is not None and since is not None:
             at = moment(since, session.now())
-            count = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", endpoint), at)
-            _tell(count, f"{count:,} deliveries are sent again to {endpoint}", as_json=as_json)
+            done = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", endpoint), at)
+            more = "" if done.complete else "; the rest follows in the background"
+            _tell(done.count, f"{done.count:,} deliveries are sent again to {endpoint}{more}", as_json=as_json)
 
 
 def _tell(count: int, sentence: str, *, as_json: bool) -> None:

@@ -190,8 +190,9 @@ def recover(
 
     with opened(project) as session:
         at = moment(since, session.now())
-        count = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", id_), at)
-    _say({"recovered": count}, f"{count:,} deliveries are sent again", as_json=as_json)
+        done = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", id_), at)
+    more = "" if done.complete else "; the rest follows in the background"
+    _say({"recovered": done.count}, f"{done.count:,} deliveries are sent again{more}", as_json=as_json)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The circuit holds deliveries back without trying them, so that no attempt of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -32,6 +33,8 @@ class Health:
     quiet_until: datetime | None = None
     failing_since: datetime | None = None
     """The first failure since the last success."""
+    asked_until: datetime | None = None
+    """Until when the receiver asked not to be called: what it answers to requests that were under way does not take that back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +52,29 @@ HEALTHY = Health()
 def after(health: Health, outcome: Outcome, now: datetime, roll: float) -> Health:
     """The health after one more attempt. Any success closes the circuit at once."""
     if outcome.error_class is None:
-        return HEALTHY
+        return replace(HEALTHY, asked_until=health.asked_until)
     since = health.failing_since or now
     if outcome.error_class not in _NOBODY and outcome.status_code not in _BUSY:
-        return replace(HEALTHY, failing_since=since)  # it answers, and quickly: it costs others nothing
-    failing = health.failing + 1
-    quiet = 0.0
+        # It answers, and quickly: it costs others nothing.
+        return replace(HEALTHY, failing_since=since, asked_until=health.asked_until)
+    failing, quiet_until, asked_until = health.failing + 1, health.quiet_until, health.asked_until
     if failing >= OPENS:
         quiet = spread(min(LONGEST_QUIET, FIRST_QUIET * 2.0 ** min(failing - OPENS, 20)), roll)
+        quiet_until = _later(quiet_until, now + timedelta(seconds=quiet))
     if outcome.retry_after is not None and outcome.status_code in _OVERLOADED:
-        quiet = max(quiet, honoured(outcome.retry_after))
-    until = now + timedelta(seconds=quiet) if quiet else health.quiet_until
-    return Health(failing, max(until, health.quiet_until) if until and health.quiet_until else until, since)
+        asked_until = _later(asked_until, now + timedelta(seconds=honoured(outcome.retry_after)))
+    return Health(failing, quiet_until, since, asked_until)
 
 
-def worn_out(health: Health, now: datetime) -> bool:
+def _later(known: datetime | None, other: datetime) -> datetime:
+    return other if known is None else max(known, other)
+
+
+def patience(least: timedelta, schedule: Sequence[float] | None) -> timedelta:
+    """How long every attempt may fail: `least`, or as long as a schedule of the endpoint's own may take with its jitter."""
+    return max(least, timedelta(seconds=spread(sum(schedule or ()), 1.0)))
+
+
+def worn_out(health: Health, now: datetime, period: timedelta) -> bool:
     """Whether every attempt has failed for so long that the receiver is given up."""
-    return health.failing_since is not None and now - health.failing_since >= WORN_OUT
+    return health.failing_since is not None and now - health.failing_since >= period

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,11 @@ class Attempt:
 
 
 def post(
-    key: Any, *, url: str, body: bytes, headers: Mapping[str, str], deadline: float, ca: str | None = None
-) -> Post:
-    """What the poster sends: `deadline` is in seconds, everything included."""
-    return Post(key, url, (("Content-Type", "application/json"), *headers.items()), body, deadline, ca)
+    key: Any, *, url: str, body: bytes, headers: Mapping[str, str], deadline: float, ca: str | None = None,
+    owner: Hashable = None,
+) -> Post:  # fmt: skip
+    """What the poster sends: `deadline` is in seconds, everything included; `owner` is for whom."""
+    return Post(key, url, (("Content-Type", "application/json"), *headers.items()), body, deadline, ca, owner)
 
 
 def attempt(posted: Posted) -> Attempt:

@@ -6,6 +6,7 @@ Children never look into the home, nor anywhere else, for what they need; and no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 from pydantic import SecretStr
 
@@ -70,4 +71,6 @@ def _text(value: object) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
+    if isinstance(value, timedelta):
+        return f"PT{value.total_seconds():.6f}S"
     return str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ class Post(NamedTuple):
     deadline: float
     """Seconds in total, from the launch to the last byte of the answer."""
     ca: str | None = None
+    owner: Hashable = None
+    """For whom it is sent: one owner's slow name servers leave the others room."""
 
     @override
     def __repr__(self) -> str:
@@ -69,9 +72,10 @@ class Envelope(Transfer):
     """A transfer whose answer is cut off after 2 KB, and whose peer must accept the URL's scheme."""
 
     __slots__ = ("_began", "_ca", "_kept", "_lines", "_plain", "_post")
+    repeats = 1  # a receiver may close a kept connection at any moment, and knows by the webhook-id what comes twice
 
-    def __init__(self, policy: Policy, ca_file: str) -> None:
-        super().__init__(policy, trusted=False, cap_bytes=0, ca_file=ca_file)
+    def __init__(self, policy: Policy, ca_file: str, closed: set[int]) -> None:
+        super().__init__(policy, trusted=False, cap_bytes=0, ca_file=ca_file, closed=closed)
         self._post: Post | None = None
         self._ca: str | None = None
         self._plain = False

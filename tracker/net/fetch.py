@@ -7,11 +7,9 @@ docs/decisions/polling-transport.md says why libcurl.
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -20,6 +18,7 @@ import pycurl
 
 from tracker.core.addresses import DEFAULT_PORTS, Policy
 from tracker.net.failures import WrongProcessError
+from tracker.net.multi import Multi
 from tracker.net.transfer import Answer, Ask, Transfer
 
 __all__ = ["Answer", "Ask", "Fetcher"]
@@ -29,14 +28,6 @@ KEPT_CONNECTIONS = 512  # idle ones kept for the next batch, over all hosts
 LONGEST_PAUSE = 0.1  # seconds; bounds how late a deadline is noticed
 FEW = 64  # asks in flight at first: a quick host needs no more, and each is a connection there
 QUICK = 0.005  # seconds; a host that lets us wait longer is worth twice as many
-
-_WANTED = {
-    pycurl.POLL_IN: select.EPOLLIN,
-    pycurl.POLL_OUT: select.EPOLLOUT,
-    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
-}
-_SEEN = {select.EPOLLIN: pycurl.CSELECT_IN, select.EPOLLOUT: pycurl.CSELECT_OUT}
-_ALL = pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR
 
 
 class Fetcher:
@@ -58,15 +49,7 @@ class Fetcher:
         self._cap_bytes = cap_bytes
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
-        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, connections_per_host)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._epoll = select.epoll()
-        self._watched: set[int] = set()
-        self._resting: set[int] = set()
-        self._timer: float | None = None
+        self._multi = Multi(kept=KEPT_CONNECTIONS, per_host=connections_per_host)
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
         self._busy = False
@@ -99,7 +82,6 @@ class Fetcher:
         if self._pid == os.getpid():
             self._abandon()
             self._multi.close()
-            self._epoll.close()
 
     def _enter(self) -> None:
         if os.getpid() != self._pid:
@@ -131,54 +113,7 @@ class Fetcher:
                 self._step(due - now if ready else LONGEST_PAUSE)
 
     def _step(self, seconds: float) -> None:
-        """Let libcurl go on with what has something to do; wait for it, at most `seconds`.
-
-        Told which sockets are ready it looks at those alone, where `perform` looks at all that are in flight.
-        """
-        if self._timer is not None:
-            seconds = min(seconds, self._timer - time.monotonic())
-        act, resting = self._multi.socket_action, self._resting
-        for descriptor, ready in self._epoll.poll(max(0.0, min(seconds, LONGEST_PAUSE))):
-            if descriptor in resting:
-                self._forget(
-                    descriptor
-                )  # the other side closes a connection that we only keep; libcurl notices by itself
-            else:
-                act(descriptor, _SEEN.get(ready, _ALL))
-        if self._timer is not None and time.monotonic() >= self._timer:
-            self._timer = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-
-    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
-        """Libcurl says what it waits for on a socket.
-
-        One that it no longer waits for stays registered: it is mostly a kept connection that carries the next ask, and a modification
-        is one system call where taking it out and putting it back in are two.
-        """
-        if what == pycurl.POLL_REMOVE:
-            self._resting.add(descriptor)
-            return
-        self._resting.discard(descriptor)
-        if descriptor in self._watched:
-            try:
-                self._epoll.modify(descriptor, _WANTED[what])
-            except (
-                FileNotFoundError
-            ):  # closed while it rested, which the kernel's set noticed; this is another socket of its number
-                self._epoll.register(descriptor, _WANTED[what])
-        else:
-            self._watched.add(descriptor)
-            self._epoll.register(descriptor, _WANTED[what])
-
-    def _forget(self, descriptor: int) -> None:
-        self._resting.discard(descriptor)
-        self._watched.discard(descriptor)
-        with suppress(OSError):
-            self._epoll.unregister(descriptor)
-
-    def _set_timer(self, milliseconds: int) -> None:
-        """Libcurl says when it has something to do whatever happens; -1 for never."""
-        self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        self._multi.step(min(seconds, LONGEST_PAUSE))
 
     def _launch(self, queue: _Queue, at_once: int, ready: list[Answer]) -> None:
         flying = self._flying
@@ -191,27 +126,30 @@ class Fetcher:
                 queue.landed(ask)
                 ready.append(Answer(ask, 0, {}, b"", "protocol", f"cannot be sent: {wrong}"))
                 continue
-            self._multi.add_handle(transfer.curl)
+            self._multi.add(transfer.curl)
             flying[transfer.curl] = transfer
 
     def _made(self, *, trusted: bool) -> Transfer:
-        return Transfer(self._policy, trusted=trusted, cap_bytes=self._cap_bytes, ca_file=self._ca_file)
+        return Transfer(
+            self._policy,
+            trusted=trusted,
+            cap_bytes=self._cap_bytes,
+            ca_file=self._ca_file,
+            closed=self._multi.closed,
+        )
 
     def _land(self, queue: _Queue, ready: list[Answer]) -> bool:
-        landed, more = False, 1
-        while more:
-            more, done, failed = self._multi.info_read(1000)
-            answers = [self._take_down(curl).answer() for curl in done]
-            answers += [self._take_down(curl).failure(code, message) for curl, code, message in failed]
+        landed = False
+        for curl, code, message in self._multi.ended():
+            transfer = self._take_down(curl)
+            ready.append(transfer.answer() if code is None else transfer.failure(code, message))
             if queue.limited:
-                for answer in answers:
-                    queue.landed(answer.ask)
-            ready += answers
-            landed = landed or bool(answers)
+                queue.landed(ready[-1].ask)
+            landed = True
         return landed
 
     def _take_down(self, curl: pycurl.Curl) -> Transfer:
-        self._multi.remove_handle(curl)
+        self._multi.remove(curl)
         transfer = self._flying.pop(curl)
         self._idle[transfer.trusted].append(transfer)
         return transfer

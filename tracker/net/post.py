@@ -7,12 +7,10 @@ its beginning. docs/decisions/webhook-transport.md says why libcurl.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import select
 import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -24,15 +22,13 @@ import requests
 from tracker.core.addresses import DEFAULT_PORTS, Address, Policy, check_form, literal
 from tracker.net.envelope import Envelope, Post, Posted, refusal_of, refused
 from tracker.net.failures import NetError, WrongProcessError
-from tracker.net.resolve import LookUp, Resolver, system
+from tracker.net.multi import Multi
+from tracker.net.pins import Pins
+from tracker.net.resolve import Key, LookUp, Resolver, system
 
 __all__ = ["Post", "Posted", "Poster"]
 
-KEPT_CONNECTIONS = 256  # idle ones kept for the next post; with those in flight below select's bound of 1,024
-PINNED_SECONDS = (
-    30.0  # how long a vetted answer of the name server is used; it is connected to, whatever the name says by then
-)
-Key = tuple[str, int]
+KEPT_CONNECTIONS = 256  # idle ones kept for the next post
 
 
 class Poster:
@@ -40,20 +36,18 @@ class Poster:
 
     def __init__(self, policy: Policy, *, look_up: LookUp = system, ca_file: str | None = None) -> None:
         self._policy = policy
-        self._resolver = Resolver(look_up)
+        self._pins = Pins(Resolver(look_up), self.wake)
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
         self._flying: dict[pycurl.Curl, Envelope] = {}
         self._idle: list[Envelope] = []
         self._done: list[Posted] = []
-        self._pins: dict[Key, tuple[float, list[Address]]] = {}
         self._asking: dict[Key, list[tuple[Post, float]]] = {}
-        self._looked_up: deque[tuple[Key, list[Address] | NetError]] = deque()
+        self._patience = math.inf  # until the first of these has waited long enough
         self._rings, self._ringer = socket.socketpair()
         self._rings.setblocking(False)
         self._ringer.setblocking(False)
+        self._multi = Multi(kept=KEPT_CONNECTIONS, bell=self._rings)
 
     @property
     def flying(self) -> int:
@@ -66,7 +60,7 @@ class Poster:
             raise WrongProcessError("poster", self._pid, os.getpid())
         for post in posts:
             self._address(post, time.monotonic())
-        self._multi.perform()
+        self._multi.step(0.0)
 
     def landed(self, wait: float) -> list[Posted]:
         """What came back. Waits up to `wait` seconds for something to happen, which need not be a landing; `wake` ends the wait."""
@@ -89,18 +83,14 @@ class Poster:
         """Close every connection and forget what is in flight. The poster is of no use afterwards."""
         if self._pid == os.getpid():
             for curl in list(self._flying):
-                self._multi.remove_handle(curl)
+                self._multi.remove(curl)
             self._flying.clear()
             self._multi.close()
             self._rings.close()
             self._ringer.close()
 
     def _sleep(self, seconds: float) -> None:
-        reading, writing, failing = self._multi.fdset()
-        timer = self._multi.timeout()  # milliseconds until libcurl has something to do, -1 for nothing
-        if timer >= 0:
-            seconds = min(seconds, timer / 1000)
-        select.select([*reading, self._rings], writing, failing, seconds)
+        self._multi.step(min(seconds, max(0.0, self._patience - time.monotonic())))
         with contextlib.suppress(BlockingIOError):
             while self._rings.recv(4096):
                 pass
@@ -112,38 +102,37 @@ class Poster:
         except NetError as wrong:
             self._done.append(refused(post, wrong, 0.0))
             return
-        addresses = self._pinned(host, port)
+        address = _literal(host)
+        addresses = [address] if address else self._pins.find((host, port), post.owner)
         if addresses:
             self._send(post, url, addresses, began)
-            return
-        waiting = self._asking.setdefault((host, port), [])
-        waiting.append((post, began))
-        if len(waiting) == 1:
-            threading.Thread(target=self._look_up, args=(host, port, post.deadline), daemon=True, name="pin").start()
-
-    def _pinned(self, host: str, port: int) -> list[Address] | None:
-        if address := _literal(host):
-            return [address]
-        until, addresses = self._pins.get((host, port), (0.0, []))
-        return addresses if time.monotonic() < until else None
-
-    def _look_up(self, host: str, port: int, seconds: float) -> None:
-        try:
-            self._looked_up.append(((host, port), self._resolver.addresses(host, port, seconds)))
-        except NetError as wrong:
-            self._looked_up.append(((host, port), wrong))
-        self.wake()
+        else:
+            self._asking.setdefault((host, port), []).append((post, began))
+            self._patience = min(self._patience, began + post.deadline)
 
     def _take_look_ups(self) -> None:
-        while self._looked_up:
-            key, found = self._looked_up.popleft()
-            if not isinstance(found, NetError):
-                self._pins[key] = (time.monotonic() + PINNED_SECONDS, found)
+        for key, found in self._pins.answers():
             for post, began in self._asking.pop(key, []):
                 if isinstance(found, NetError):
                     self._done.append(refused(post, found, time.monotonic() - began))
                 else:
                     self._send(post, _target(post.url)[0], found, began)
+        if time.monotonic() >= self._patience:
+            self._end_asking(time.monotonic())
+
+    def _end_asking(self, now: float) -> None:
+        """Hand back what has waited for its name until its deadline."""
+        self._patience = math.inf
+        for key, posts in list(self._asking.items()):
+            late = NetError("dns", f"the name look-up of {key[0]} took too long")
+            self._done += [refused(post, late, now - began) for post, began in posts if now >= began + post.deadline]
+            waiting = [(post, began) for post, began in posts if now < began + post.deadline]
+            if waiting:
+                self._asking[key] = waiting
+                self._patience = min(self._patience, *(began + post.deadline for post, began in waiting))
+            else:
+                del self._asking[key]
+                self._pins.drop(key)
 
     def _send(self, post: Post, url: str, addresses: list[Address], began: float) -> None:
         _, host, port = _target(post.url)
@@ -152,28 +141,24 @@ class Poster:
             if refusal := refusal_of(self._policy, str(address), port, plain=plain):
                 self._done.append(refused(post, NetError("address", refusal), time.monotonic() - began))
                 return
-        envelope = self._idle.pop() if self._idle else Envelope(self._policy, self._ca_file)
+        envelope = self._idle.pop() if self._idle else Envelope(self._policy, self._ca_file, self._multi.closed)
         pin = f"+{host}:{port}:{','.join(f'[{a}]' if a.version == 6 else str(a) for a in addresses)}"  # noqa: PLR2004
         try:
             envelope.address(post, url, pin, began)
         except (ValueError, pycurl.error) as wrong:
             self._done.append(refused(post, NetError("protocol", f"cannot be sent: {wrong}"), 0.0))
             return
-        self._multi.add_handle(envelope.curl)
+        self._multi.add(envelope.curl)
         self._flying[envelope.curl] = envelope
 
     def _land(self) -> None:
-        self._multi.perform()
-        more = 1
-        while more:
-            more, done, failed = self._multi.info_read(1000)
-            for curl in done:
-                self._done.append(self._take_down(curl).opened())
-            for curl, code, message in failed:
-                self._done.append(self._take_down(curl).returned(code, message))
+        self._multi.step(0.0)
+        for curl, code, message in self._multi.ended():
+            envelope = self._take_down(curl)
+            self._done.append(envelope.opened() if code is None else envelope.returned(code, message))
 
     def _take_down(self, curl: pycurl.Curl) -> Envelope:
-        self._multi.remove_handle(curl)
+        self._multi.remove(curl)
         envelope = self._flying.pop(curl)
         self._idle.append(envelope)
         return envelope

@@ -81,6 +81,7 @@ class Transfer:
 
     __slots__ = (
         "_chunks",
+        "_closed",
         "_deadline",
         "_headers",
         "_policy",
@@ -93,12 +94,17 @@ class Transfer:
         "trusted",
     )
 
-    def __init__(self, policy: Policy, *, trusted: bool, cap_bytes: int, ca_file: str) -> None:
+    repeats = 0
+    """How often it may be sent again when a kept connection dies before the answer."""
+
+    def __init__(self, policy: Policy, *, trusted: bool, cap_bytes: int, ca_file: str, closed: set[int]) -> None:
+        """`closed`: the local ports of kept connections that the other side has closed, as the multi knows them."""
+        self._closed = closed
         self.ask: Ask | None = None
         self.trusted = trusted
         self._policy = policy
         self._refused = ""
-        self._sent = False
+        self._sent = 0
         self._chunks: list[bytes] = []
         self._headers: tuple[tuple[str, str], ...] | None = None
         self._deadline = 0.0
@@ -133,15 +139,19 @@ class Transfer:
             return int(pycurl.SOCKET_BAD)
         return _Lent(address.family, address.socktype, address.protocol)
 
-    def _once(self, _peer: str, _local: str, _port: int, _local_port: int) -> int:
-        """Called before the request goes out, and again before libcurl repeats it: then it refuses.
+    def _once(self, _peer: str, _local: str, _port: int, local_port: int) -> int:
+        """Called before a request goes out, and again before libcurl repeats it: then it refuses.
 
-        By itself libcurl sends a question again, at once and up to five times, when a kept connection dies before the answer: a relay
-        that resets would be asked more often than schedule and budget allow.
+        By itself libcurl sends a request again, at once and up to five times, when a kept connection dies before the answer: a relay
+        that resets would be asked more often than schedule and budget allow. It also takes connections that the other side has closed
+        before, since it looks for those but once a second; what goes out there reaches nobody and does not count.
         """
-        if self._sent:
+        if self._sent > self.repeats:
             return _ABORT
-        self._sent = True
+        if local_port in self._closed:
+            self._closed.discard(local_port)
+        else:
+            self._sent += 1
         return _GO
 
     def _once_to_vetted(self, peer: str, local: str, port: int, local_port: int) -> int:
@@ -153,7 +163,7 @@ class Transfer:
 
     def load(self, ask: Ask) -> None:
         """Set what differs from the previous ask. Raises ValueError or pycurl.error for one that cannot be sent."""
-        self._refused, self._sent = "", False
+        self._refused, self._sent = "", 0
         self._chunks.clear()
         curl = self.curl
         curl.setopt(pycurl.URL, ask.url)

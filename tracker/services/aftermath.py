@@ -17,13 +17,15 @@ from tracker.core.circuit import HEALTHY, Health, Outcome
 from tracker.core.events import EventType
 from tracker.couriers.webhook import Attempt
 from tracker.services import steps
-from tracker.store import db, deliveries, endpoints, outbox, sending
+from tracker.store import db, deliveries, endpoints, outbox, replay, sending
 from tracker.store.db import Database, Transaction
 from tracker.store.sending import Attempted, Outgoing
 
 log = logging.getLogger(__name__)
 
 GONE = 410
+DAY = 24
+"""Hours."""
 RETRIES = 2
 """The lane of retries: behind every first attempt."""
 
@@ -37,28 +39,30 @@ class Sent:
 
 
 class Aftermath:
-    """Records slices of attempts: one transaction for all of them, and one more for a receiver that is given up."""
+    """Records slices of attempts: one transaction for all of them, and one more for a receiver that is given up.
 
-    def __init__(self, database: Database, bell_: bell.Bell) -> None:
-        self._database, self._bell = database, bell_
+    `disable_after`: an endpoint is disabled when every attempt failed for so long.
+    """
+
+    def __init__(self, database: Database, bell_: bell.Bell, *, disable_after: timedelta) -> None:
+        self._database, self._bell, self._disable_after = database, bell_, disable_after
         self._worker = f"{socket.gethostname()}/{getpid()}"
 
     def record(self, sent: Sequence[Sent]) -> None:
         """Store what happened, unless somebody else's claim took over meanwhile."""
         if not sent:
             return
-        sent = sorted(sent, key=lambda s: s.outgoing.id)
         with self._database.transaction() as tx:
             now = db.now(tx)
-            sending.record(tx, [self._attempted(s, now) for s in sent])
-            worn_out = self._judge_receivers(tx, sent, now)
+            troubled = sending.record(tx, [self._attempted(s, now) for s in sent])
+            worn_out = self._judge_receivers(tx, sent, troubled, now)
         for s in sent:
             if not s.attempt.delivered:
                 self._tell(s)
             if s.attempt.status_code == GONE:
-                self._give_up(s.outgoing, "the receiver answered 410 Gone")
-        for s, health in worn_out:
-            self._give_up(s.outgoing, _worn_out(s, health), worn_out=True)
+                self._gone(s.outgoing)
+        for s in worn_out:
+            self._worn_out(s)
 
     def _attempted(self, s: Sent, now: datetime) -> Attempted:
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret
@@ -70,6 +74,8 @@ class Aftermath:
             )
         return Attempted(
             delivery_id=o.id,
+            receiver_id=o.receiver_id,
+            url=o.url,
             fence=o.fence,
             number=o.attempts + 1,
             at=now - timedelta(milliseconds=attempt.duration_ms),
@@ -82,41 +88,56 @@ class Aftermath:
             lane=o.lane if attempt.delivered else RETRIES,
             tries=tries,
             due_at=None if pause is None else now + timedelta(seconds=pause),
+            ended_at=now if pause is None else None,
         )
 
-    @staticmethod
-    def _judge_receivers(tx: Transaction, sent: Sequence[Sent], now: datetime) -> list[tuple[Sent, Health]]:
-        """Write how receivers are where that changed, which successes of healthy ones do not; returns who is worn out."""
-        telling = [s for s in sent if s.outgoing.troubled or not s.attempt.delivered]
-        if not telling:
+    def _judge_receivers(self, tx: Transaction, sent: Sequence[Sent], troubled: set[int], now: datetime) -> list[Sent]:
+        """Write how receivers are where that changed, which successes of healthy ones do not; returns the failures of the worn out."""
+        failed = {s.outgoing.receiver_id: s for s in sent if not s.attempt.delivered}
+        concerned = troubled | failed.keys()
+        if not concerned:
             return []
-        before = sending.health(tx, [s.outgoing.receiver_id for s in telling])
-        known, worn_out = dict(before), []
-        for s in telling:
+        before = sending.health(tx, concerned)
+        known = dict(before)
+        for s in sent:  # in the order in which they landed
             health = known.get(s.outgoing.receiver_id)
-            if health is None:
-                continue  # it was deleted meanwhile
-            outcome = Outcome(s.attempt.error_class, s.attempt.status_code, s.attempt.retry_after)
-            health = circuit.after(health, outcome, now, random.random())  # noqa: S311 - as above
-            if circuit.worn_out(health, now):
-                worn_out.append((s, health))
-                health = HEALTHY  # given up once, not by each of a slice; and an ad-hoc host gets another chance
-            known[s.outgoing.receiver_id] = health
+            if health is not None:  # it is none of those, or was deleted meanwhile
+                outcome = Outcome(s.attempt.error_class, s.attempt.status_code, s.attempt.retry_after)
+                known[s.outgoing.receiver_id] = circuit.after(health, outcome, now, random.random())  # noqa: S311 - as above
         sending.write_health(tx, {key: health for key, health in known.items() if health != before[key]})
-        return worn_out
+        return [s for key, s in failed.items() if key in known and self._is_worn_out(s, known[key], now)]
 
-    def _give_up(self, o: Outgoing, reason: str, *, worn_out: bool = False) -> None:
-        """The receiver wants no more, or is there no more. Of an ad-hoc URL, 410 ends only that generation's deliveries.
+    def _is_worn_out(self, s: Sent, health: Health, now: datetime) -> bool:
+        return circuit.worn_out(health, now, circuit.patience(self._disable_after, s.outgoing.schedule))
 
-        In a transaction of its own, for it locks the endpoint before its deliveries, as everybody does.
-        """
+    def _gone(self, o: Outgoing) -> None:
+        """The receiver wants no more. Of an ad-hoc URL, that ends only this generation's deliveries."""
         with self._database.transaction() as tx:
             if o.endpoint_id is not None:
-                disable(tx, o.project_id, o.endpoint_id, reason, db.now(tx))
-            elif worn_out:
-                deliveries.give_up(tx, receiver_id=o.receiver_id)
+                disable(tx, o.project_id, o.endpoint_id, "the receiver answered 410 Gone", db.now(tx))
+            elif o.generation_id is not None:
+                deliveries.give_up_generation(tx, o.generation_id, db.now(tx))
+        self._bell.ring(bell.SEND, bell.WEBHOOK, because="a receiver wants no more")
+
+    def _worn_out(self, s: Sent) -> None:
+        """The receiver is there no more. An ad-hoc host gets another chance once what waited for it was ended.
+
+        In a transaction of its own, for it locks the endpoint before its receiver, as everybody does. How long the receiver has
+        failed is forgotten only here: should this not come to its end, the next failure brings us here again.
+        """
+        o = s.outgoing
+        with self._database.transaction() as tx:
+            now = db.now(tx)
+            if o.endpoint_id is not None:
+                endpoints.get(tx, o.project_id, o.endpoint_id, lock=True)
+            health = sending.health(tx, [o.receiver_id]).get(o.receiver_id)
+            if health is None or not self._is_worn_out(s, health, now):
+                return  # deleted, answered or given up meanwhile
+            if o.endpoint_id is not None:
+                disable(tx, o.project_id, o.endpoint_id, _failures(s, health, now), now)
             else:
-                deliveries.give_up(tx, generation_id=o.generation_id)
+                sending.give_up(tx, o.receiver_id, now)
+            sending.write_health(tx, {o.receiver_id: HEALTHY})
         self._bell.ring(bell.SEND, bell.WEBHOOK, because="a receiver was given up")
 
     @staticmethod
@@ -131,17 +152,18 @@ class Aftermath:
         )
 
 
-def _worn_out(s: Sent, health: Health) -> str:
-    since = health.failing_since
-    days = circuit.WORN_OUT.days
+def _failures(s: Sent, health: Health, now: datetime) -> str:
+    since = health.failing_since or now
+    hours = int((now - since).total_seconds() // 3600)
+    long = f"{hours // DAY} days" if hours >= 2 * DAY else f"{hours} hours"
     last = f"status {s.attempt.status_code}" if s.attempt.status_code else str(s.attempt.error_class)
-    return f"every attempt failed for {days} days, since {since:%Y-%m-%d %H:%M} UTC (the last one: {last})"
+    return f"every attempt failed for {long}, since {since:%Y-%m-%d %H:%M} UTC (the last one: {last})"
 
 
 def disable(tx: Transaction, project_id: UUID, endpoint_id: UUID, reason: str, now: datetime) -> None:
-    """Turn an endpoint off with its reason, end what waits for it, and tell the project's other endpoints."""
+    """Turn an endpoint off with its reason, and tell the project's other endpoints. Upkeep ends what waits for it."""
     if endpoints.disable(tx, endpoint_id, reason, now):
-        deliveries.give_up(tx, endpoint_id=endpoint_id)
+        replay.end(tx, endpoint_id)
         fields = {"endpoint_id": ids.public("ep", endpoint_id), "reason": reason}
         outbox.publish(
             tx, [(steps.of_project(EventType.ENDPOINT_DISABLED, project_id, fields, now), None)], now, but=endpoint_id

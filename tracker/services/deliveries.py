@@ -27,6 +27,7 @@ class Deliveries:
             found = deliveries.newest(
                 tx,
                 project_id,
+                now=db.now(tx),
                 before=before,
                 limit=limit + 1,
                 generation_id=generation_id,
@@ -38,7 +39,7 @@ class Deliveries:
     def get(self, project_id: UUID, delivery_id: UUID) -> tuple[Any, list[Any]]:
         """One delivery with its attempts, oldest first."""
         with self._database.transaction() as tx:
-            row = deliveries.get(tx, project_id, delivery_id)
+            row = deliveries.get(tx, project_id, delivery_id, db.now(tx))
             if row is None:
                 raise NotFoundError("delivery", ids.public("dlv", delivery_id))
             return row, deliveries.attempts(tx, delivery_id)

@@ -33,7 +33,10 @@ DEADLINE = 20.0
 CLAIM = 100
 """Deliveries per claim: one round trip, and about 10 ms of sending."""
 AT_ONCE, LATE_AT_ONCE = 400, 200
-"""In flight per process, and how many of them may be retries; with 4 per receiver, 50 receivers that hang leave room for others."""
+"""In flight per process, and how many of them may be retries."""
+CROWDS = ((0.5, 1), (0.75, 2), (1.0, 4))
+"""Up to which fullness of a process each receiver's cap in flight is divided by what. A process that is full of receivers which hang
+is one that nobody else gets into: it takes 200 of them, at 4, then 2, then 1 each, and by then their circuits are open."""
 SLICE = 0.01
 """Seconds in which landings are gathered for one record: a record for each costs more than the sending."""
 LOOK = 0.003
@@ -163,10 +166,10 @@ class Delivery:
             self._awake, self._look_at, self._sleep_at = True, monotonic() + LOOK, monotonic() + AWAKE
 
     def _claim(self, poster: Poster) -> None:
-        limit = min(CLAIM, AT_ONCE - poster.flying)
+        limit, crowd = _room(poster.flying)
         with self._database.transaction() as tx:
             now = db.now(tx)
-            claimed = sending.claim(tx, now=now, limit=limit, late=LATE_AT_ONCE - self._late)
+            claimed = sending.claim(tx, now=now, limit=limit, late=LATE_AT_ONCE - self._late, crowd=crowd)
         self._hungry = len(claimed.outgoing) == limit
         self._claim_at = monotonic() + (RESTING if claimed.again is None else claimed.again)
         posts = [post for o in claimed.outgoing if (post := self._signed(o, now))]
@@ -187,7 +190,9 @@ class Delivery:
             return None
         headers = signing.headers(secrets, ids.public("evt", o.event_id), int(now.timestamp()), o.body)
         headers |= {"User-Agent": f"generation-tracker/{__version__}"}
-        return webhook.post(o, url=o.url, body=o.body, headers={**own, **headers}, deadline=DEADLINE, ca=o.ca)
+        return webhook.post(
+            o, url=o.url, body=o.body, headers={**own, **headers}, deadline=DEADLINE, ca=o.ca, owner=o.project_id
+        )
 
     def _record(self) -> None:
         """What cannot be recorded now stays, until its lease has lapsed and it will be sent again anyway."""
@@ -201,3 +206,10 @@ class Delivery:
             self._made += len(self._landed)
         self._landed = []
         self._hungry = True
+
+
+def _room(flying: int) -> tuple[int, int]:
+    """How many may be claimed while so many are in flight, and by what each receiver's cap is divided: never past a step at once."""
+    steps = ((int(AT_ONCE * fullness), crowd) for fullness, crowd in CROWDS)
+    room, crowd = next(((bound - flying, crowd) for bound, crowd in steps if flying < bound), (0, 1))
+    return min(CLAIM, room), crowd

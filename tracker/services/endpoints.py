@@ -17,8 +17,8 @@ from tracker.errors import FieldProblem, InvalidError, NotFoundError
 from tracker.providers import REGISTRY
 from tracker.services import steps
 from tracker.services.forms import EndpointChange, EndpointForm
-from tracker.services.recovery import Recovery
-from tracker.store import db, deliveries, endpoints, events, outbox
+from tracker.services.recovery import Recovered, Recovery
+from tracker.store import db, deliveries, endpoints, events, outbox, replay
 from tracker.store.db import Database, Transaction
 from tracker.store.endpoints import Endpoint
 from tracker.store.vault import Vault
@@ -99,7 +99,7 @@ class Endpoints:
             endpoint = self._found(tx, project_id, endpoint_id, lock=True)
             endpoints.update(tx, self._filled(endpoint, change, change.model_fields_set, db.now(tx)))
             if endpoint.enabled and change.enabled is False:
-                deliveries.give_up(tx, endpoint_id=endpoint_id)
+                replay.end(tx, endpoint_id)  # upkeep ends what waits
             if change.model_fields_set & {"url", "ca", "enabled"}:
                 endpoints.revive(tx, endpoint_id)
             return self._found(tx, project_id, endpoint_id)
@@ -160,8 +160,8 @@ class Endpoints:
         delivery_id: UUID = row["id"]
         return delivery_id
 
-    def recover(self, project_id: UUID, endpoint_id: UUID, since: datetime) -> int:
-        """Send again what failed since then or was missed while disabled; returns how many deliveries. ConflictError while disabled."""
+    def recover(self, project_id: UUID, endpoint_id: UUID, since: datetime) -> Recovered:
+        """Send again what failed since then or was missed while disabled, as far as one call goes. ConflictError while disabled."""
         return self._recovery.begin(project_id, endpoint_id, since)
 
     @staticmethod

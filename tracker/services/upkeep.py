@@ -9,7 +9,7 @@ from tracker import bell
 from tracker.core import ids
 from tracker.providers import batch_sizes
 from tracker.services.health import TICK
-from tracker.services.recovery import KEPT, Recovery
+from tracker.services.recovery import Recovery
 from tracker.store import artifacts, clocks, credentials, db, deliveries, idempotency, schedule
 from tracker.store.db import Database
 
@@ -20,15 +20,18 @@ DOWN = timedelta(seconds=15)
 FORGOTTEN_AT_ONCE = 2000
 """Deliveries removed in one transaction: it holds their locks for some 50 ms."""
 
+GIVEN_UP_AT_ONCE = 5000
+"""Deliveries of receivers that are off ended by one tick, in some 100 ms: a backlog of a million takes minutes, and nobody waits for it."""
+
 
 class Upkeep:
-    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads."""
+    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads; deliveries are `kept` once they ended."""
 
     def __init__(
-        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float
+        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float, kept: timedelta
     ) -> None:
         self._database, self._bell, self._recovery = database, bell_, recovery
-        self._price, self._longest = price, longest
+        self._price, self._longest, self._kept = price, longest, kept
 
     def tick(self) -> None:
         """The safety net under every ring: what is due is rung for, whoever forgot to."""
@@ -47,7 +50,14 @@ class Upkeep:
             self._bell.ring(bell.SEND, bell.WEBHOOK, because="tick")
         if downloads:
             self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="tick")
+        self._give_up()
         self._recovery.go_on()
+
+    def _give_up(self) -> None:
+        """End what waits for receivers that are off, by a slice."""
+        with self._database.transaction() as tx:
+            if deliveries.give_up_waiting(tx, db.now(tx), GIVEN_UP_AT_ONCE) < GIVEN_UP_AT_ONCE:
+                deliveries.forgive(tx)
 
     def fold_clocks(self) -> int:
         """Merge what polls showed into the learned clocks; returns how many clocks changed."""
@@ -68,4 +78,5 @@ class Upkeep:
         gone = FORGOTTEN_AT_ONCE
         while gone == FORGOTTEN_AT_ONCE:
             with self._database.transaction() as tx:
-                gone = deliveries.forget(tx, ids.uuid7(db.now(tx) - KEPT, noise=0), FORGOTTEN_AT_ONCE)
+                ended = db.now(tx) - self._kept
+                gone = deliveries.forget(tx, ended=ended, made=ids.uuid7(ended, noise=0), limit=FORGOTTEN_AT_ONCE)

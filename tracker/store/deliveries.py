@@ -45,13 +45,15 @@ def any_due(tx: Transaction, now: datetime) -> bool:
     )
 
 
+# What waits goes where its endpoint is by then; what is being sent has no next time.
 _SHOWN = """
-SELECT d.id, d.event_id, d.type, d.endpoint_id, d.url, d.generation_id, d.state, d.due_at, d.created_at, d.attempts
-  FROM deliveries d WHERE d.project_id = :project_id"""
+SELECT d.id, d.event_id, d.type, d.endpoint_id, CASE WHEN d.state = 'pending' THEN coalesce(n.url, d.url) ELSE d.url END AS url,
+       d.generation_id, d.state, CASE WHEN d.lease_until > :now THEN NULL ELSE d.due_at END AS due_at, d.created_at, d.attempts
+  FROM deliveries d LEFT JOIN endpoints n ON n.id = d.endpoint_id WHERE d.project_id = :project_id"""
 
 
 def newest(
-    tx: Transaction, project_id: UUID, *, before: UUID | None, limit: int, generation_id: UUID | None = None,
+    tx: Transaction, project_id: UUID, *, now: datetime, before: UUID | None, limit: int, generation_id: UUID | None = None,
     endpoint_id: UUID | None = None, state: str | None = None,
 ) -> list[Any]:  # fmt: skip
     """Deliveries of a project, newest first."""
@@ -61,14 +63,15 @@ def newest(
     return list(
         tx.execute(
             text(f"{_SHOWN}{where} ORDER BY d.id DESC LIMIT :limit"),
-            {"project_id": project_id, "limit": limit, "before": before, **given},
+            {"project_id": project_id, "now": now, "limit": limit, "before": before, **given},
         )
     )
 
 
-def get(tx: Transaction, project_id: UUID, delivery_id: UUID) -> Any | None:
+def get(tx: Transaction, project_id: UUID, delivery_id: UUID, now: datetime) -> Any | None:
     """One delivery of a project."""
-    return tx.execute(text(f"{_SHOWN} AND d.id = :id"), {"project_id": project_id, "id": delivery_id}).first()
+    where = {"project_id": project_id, "id": delivery_id, "now": now}
+    return tx.execute(text(f"{_SHOWN} AND d.id = :id"), where).first()
 
 
 def attempts(tx: Transaction, delivery_id: UUID) -> list[Any]:
@@ -76,7 +79,7 @@ def attempts(tx: Transaction, delivery_id: UUID) -> list[Any]:
     return list(
         tx.execute(
             text(
-                "SELECT number, at, duration_ms, status_code, error_class, response FROM attempts"
+                "SELECT number, at, duration_ms, status_code, error_class, response, worker FROM attempts"
                 " WHERE delivery_id = :id ORDER BY number"
             ),
             {"id": delivery_id},
@@ -91,7 +94,7 @@ def redeliver(tx: Transaction, project_id: UUID, delivery_id: UUID, now: datetim
     """
     tx.execute(
         text(
-            "UPDATE deliveries SET state = 'pending', due_at = :now, lane = 0, lease_until = NULL,"
+            "UPDATE deliveries SET state = 'pending', due_at = :now, lane = 0, lease_until = NULL, ended_at = NULL,"
             " tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END WHERE id = :id AND project_id = :project_id"
             " AND (lease_until IS NULL OR lease_until <= :now OR state <> 'pending')"
         ),
@@ -99,24 +102,59 @@ def redeliver(tx: Transaction, project_id: UUID, delivery_id: UUID, now: datetim
     )
 
 
-def give_up(
-    tx: Transaction, *, endpoint_id: UUID | None = None, generation_id: UUID | None = None, receiver_id: int | None = None
-) -> int:  # fmt: skip
-    """End what still waits for an endpoint, for a receiver, or for the webhook URL of a generation."""
-    where = (
-        "endpoint_id = :endpoint_id" if endpoint_id else "receiver_id = :receiver_id" if receiver_id is not None
-        else "generation_id = :generation_id AND endpoint_id IS NULL"
-    )  # fmt: skip
-    ended = tx.execute(
+_WAITS = "d.state = 'pending' AND (d.lease_until IS NULL OR d.lease_until <= :now)"
+_GIVEN_UP = """UPDATE deliveries SET state = 'failed', due_at = NULL, lease_until = NULL, ended_at = :now
+             WHERE id = ANY (ARRAY(SELECT id FROM waiting))"""
+
+
+def give_up_generation(tx: Transaction, generation_id: UUID, now: datetime) -> None:
+    """End what still waits for the webhook URL of a generation, save what is being sent."""
+    tx.execute(
         text(
             f"""
             WITH waiting AS MATERIALIZED (
-                SELECT id FROM deliveries WHERE state = 'pending' AND {where} ORDER BY id FOR UPDATE)
-            UPDATE deliveries d SET state = 'failed', due_at = NULL, lease_until = NULL FROM waiting WHERE d.id = waiting.id"""
+                SELECT id FROM deliveries d WHERE generation_id = :generation_id AND endpoint_id IS NULL AND {_WAITS}
+                 ORDER BY id FOR UPDATE)
+            {_GIVEN_UP}"""
         ),
-        {"endpoint_id": endpoint_id, "generation_id": generation_id, "receiver_id": receiver_id},
+        {"generation_id": generation_id, "now": now},
     )
-    return ended.rowcount
+
+
+def give_up_waiting(tx: Transaction, now: datetime, limit: int) -> int:
+    """End so many of the deliveries that wait for disabled endpoints and for hosts that were given up; returns how many.
+
+    What is being sent is left to its record, for it may still be delivered; what is asked for by hand is sent once.
+    """
+    gone = tx.execute(
+        text(
+            f"""
+            WITH off AS MATERIALIZED (
+                SELECT r.id, r.given_up_at FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
+                 WHERE n.enabled IS FALSE OR r.given_up_at IS NOT NULL),
+            waiting AS MATERIALIZED (
+                SELECT w.id FROM off CROSS JOIN LATERAL (
+                       SELECT d.id FROM deliveries d
+                        WHERE d.receiver_id = off.id AND d.lane > 0 AND {_WAITS}
+                          AND (off.given_up_at IS NULL OR d.created_at <= off.given_up_at)
+                        LIMIT :limit FOR UPDATE SKIP LOCKED) w LIMIT :limit)
+            {_GIVEN_UP}"""
+        ),
+        {"now": now, "limit": limit},
+    )
+    return gone.rowcount
+
+
+def forgive(tx: Transaction) -> None:
+    """Give hosts that were given up another chance once nothing is left from before."""
+    tx.execute(
+        text(
+            """
+            UPDATE receivers r SET given_up_at = NULL WHERE given_up_at IS NOT NULL AND NOT EXISTS (
+                   SELECT FROM deliveries d WHERE d.receiver_id = r.id AND d.state = 'pending' AND d.lane > 0
+                      AND d.created_at <= r.given_up_at)"""
+        )
+    )
 
 
 def hold(tx: Transaction, endpoint_id: UUID) -> None:
@@ -127,15 +165,16 @@ def hold(tx: Transaction, endpoint_id: UUID) -> None:
     )
 
 
-def forget(tx: Transaction, before: UUID, limit: int) -> int:
-    """Remove deliveries that ended, with their attempts, whose id is older than `before`; returns how many."""
+def forget(tx: Transaction, *, ended: datetime, made: UUID, limit: int) -> int:
+    """Remove deliveries that ended before `ended`, with their attempts; returns how many. Ids of that time are below `made`."""
     gone = tx.execute(
         text(
             """
             WITH old AS MATERIALIZED (
-                SELECT id FROM deliveries WHERE id < :before AND state <> 'pending' ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
+                SELECT id FROM deliveries WHERE id < :made AND state <> 'pending' AND coalesce(ended_at, created_at) < :ended
+                 ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED)
             DELETE FROM deliveries WHERE id = ANY (ARRAY(SELECT id FROM old))"""
         ),
-        {"before": before, "limit": limit},
+        {"ended": ended, "made": made, "limit": limit},
     )
     return gone.rowcount

@@ -200,6 +200,8 @@ def disable(tx: Transaction, endpoint_id: UUID, reason: str, now: datetime) -> b
 def revive(tx: Transaction, endpoint_id: UUID) -> None:
     """Forget how its receiver failed: it was mended, and the next delivery will show."""
     tx.execute(
-        text("UPDATE receivers SET failing = 0, quiet_until = NULL, failing_since = NULL WHERE endpoint_id = :id"),
+        text(
+            "UPDATE receivers SET failing = 0, quiet_until = NULL, asked_until = NULL, failing_since = NULL WHERE endpoint_id = :id"
+        ),
         {"id": endpoint_id},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -44,7 +44,14 @@ def _deliveries(
     event: Event, g: Generation | None, listening: Sequence[Endpoint], now: datetime, but: UUID | None
 ) -> list[dict[str, Any]]:
     rows = [
-        delivery(event, receiver_id=endpoint.receiver_id, endpoint_id=endpoint.id, url=endpoint.url, now=now)
+        delivery(
+            event,
+            receiver_id=endpoint.receiver_id,
+            endpoint_id=endpoint.id,
+            url=endpoint.url,
+            now=now,
+            wait=endpoint.schedule[0] if endpoint.schedule else 0.0,
+        )
         for endpoint in listening
         if endpoint.id != but
         and endpoint_wants(
@@ -57,9 +64,16 @@ def _deliveries(
 
 
 def delivery(
-    event: Event, *, receiver_id: int, endpoint_id: UUID | None, url: str, now: datetime, lane: int = FIRST
+    event: Event,
+    *,
+    receiver_id: int,
+    endpoint_id: UUID | None,
+    url: str,
+    now: datetime,
+    lane: int = FIRST,
+    wait: float = 0.0,
 ) -> dict[str, Any]:
-    """A delivery of `event` that is due now."""
+    """A delivery of `event` that is due `wait` seconds from now."""
     return {
         "id": ids.uuid7(now),
         "project_id": event.project_id,
@@ -70,6 +84,6 @@ def delivery(
         "type": event.type.value,
         "url": url,
         "lane": lane,
-        "due_at": now,
+        "due_at": now + timedelta(seconds=wait),
         "created_at": now,
     }

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from tracker.core import ids
 from tracker.store.db import Transaction
 
 LANE = 3
@@ -26,6 +27,9 @@ class Replay:
     after: UUID
     until: UUID
     due: datetime
+    snapshot: str | None
+    settled: bool
+    """Whether all that was being written when it began has come to its end."""
 
 
 def begin(tx: Transaction, endpoint_id: UUID, after: UUID, until: UUID, now: datetime) -> None:
@@ -33,40 +37,81 @@ def begin(tx: Transaction, endpoint_id: UUID, after: UUID, until: UUID, now: dat
     tx.execute(
         text(
             "UPDATE receivers SET replay_after = least(replay_after, :after), replay_until = :until,"
-            " replay_due = greatest(replay_due, :now) WHERE endpoint_id = :endpoint_id"
+            " replay_due = greatest(replay_due, :now), replay_snapshot = coalesce(replay_snapshot, pg_current_snapshot()::text)"
+            " WHERE endpoint_id = :endpoint_id"
         ),
         {"endpoint_id": endpoint_id, "after": after, "until": until, "now": now},
     )
 
 
-def under_way(tx: Transaction, endpoint_id: UUID | None = None) -> Replay | None:
-    """A recovery that goes on, of this endpoint or of any; nobody else gets it before the commit."""
-    where, wait = ("r.endpoint_id = :id", "") if endpoint_id else ("r.endpoint_id IS NOT NULL", "SKIP LOCKED")
+def some_under_way(tx: Transaction, limit: int) -> list[tuple[UUID, UUID]]:
+    """Projects and endpoints whose recovery goes on; others each time, so that none waits for another."""
+    rows = tx.execute(
+        text(
+            "SELECT project_id, endpoint_id FROM receivers WHERE replay_after IS NOT NULL AND endpoint_id IS NOT NULL"
+            " ORDER BY random() LIMIT :limit"
+        ),
+        {"limit": limit},
+    )
+    return [(row.project_id, row.endpoint_id) for row in rows]
+
+
+def under_way(tx: Transaction, endpoint_id: UUID) -> Replay | None:
+    """The recovery of an endpoint, if it goes on; nobody else gets it before the commit."""
     row = tx.execute(
         text(
-            "SELECT r.id, r.project_id, r.endpoint_id, r.replay_after, r.replay_until, r.replay_due FROM receivers r"
-            f" WHERE r.replay_after IS NOT NULL AND {where} ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE {wait}"
+            """
+            SELECT r.id, r.project_id, r.endpoint_id, r.replay_after, r.replay_until, r.replay_due, r.replay_snapshot,
+                   coalesce(pg_snapshot_xmax(r.replay_snapshot::pg_snapshot) <= pg_snapshot_xmin(pg_current_snapshot()), true)
+              FROM receivers r WHERE r.replay_after IS NOT NULL AND r.endpoint_id = :id FOR NO KEY UPDATE"""
         ),
         {"id": endpoint_id},
     ).first()
     return None if row is None else Replay(*row)
 
 
+# Nobody is told of a registration, of another endpoint's ping, or of his own end.
+_MISSED = """d.id IS NULL AND e.type NOT IN ('generation.registered', 'ping')
+               AND CASE WHEN e.type = 'endpoint.disabled'
+                        THEN convert_from(e.body, 'UTF8')::jsonb #>> '{data,endpoint_id}' <> :own ELSE true END"""
+_LOOK = """
+            SELECT e.id, e.type, e.generation_id, e.at, g.provider, g.tags, d.id AS delivery_id
+              FROM events e LEFT JOIN generations g ON g.id = e.generation_id
+              LEFT JOIN deliveries d ON d.event_id = e.id AND d.receiver_id = :receiver_id"""
+
+
 def unsent(tx: Transaction, replay: Replay, since: datetime, limit: int) -> list[Any]:
     """The next events since then that failed at this receiver or never had a delivery to it."""
     rows = tx.execute(
         text(
-            """
-            SELECT e.id, e.type, e.generation_id, e.at, g.provider, g.tags, d.id AS delivery_id
-              FROM events e LEFT JOIN generations g ON g.id = e.generation_id
-              LEFT JOIN deliveries d ON d.event_id = e.id AND d.receiver_id = :receiver_id
+            f"""{_LOOK}
              WHERE e.project_id = :project_id AND e.id > :after AND e.id < :until AND e.at >= :since
-               AND (d.state = 'failed' OR (d.id IS NULL AND e.type NOT IN ('generation.registered', 'ping')))
+               AND (d.state = 'failed' OR ({_MISSED}))
              ORDER BY e.id LIMIT :limit"""
         ),
         {
             "project_id": replay.project_id, "receiver_id": replay.receiver_id, "after": replay.after, "until": replay.until,
-            "since": since, "limit": limit,
+            "own": ids.public("ep", replay.endpoint_id), "since": since, "limit": limit,
+        },
+    )  # fmt: skip
+    return list(rows)
+
+
+def late(tx: Transaction, replay: Replay) -> list[Any]:
+    """The missed events that were being written when the recovery began: they may have appeared behind its place."""
+    if replay.snapshot is None:
+        return []
+    rows = tx.execute(
+        text(
+            f"""{_LOOK}
+             WHERE e.project_id = :project_id AND {_MISSED}
+               AND e.xid >= (pg_snapshot_xmin(CAST(:snapshot AS pg_snapshot))::text)::bigint
+               AND e.xid < (pg_snapshot_xmax(CAST(:snapshot AS pg_snapshot))::text)::bigint
+               AND NOT pg_visible_in_snapshot(e.xid::text::xid8, CAST(:snapshot AS pg_snapshot))"""
+        ),
+        {
+            "project_id": replay.project_id, "receiver_id": replay.receiver_id, "own": ids.public("ep", replay.endpoint_id),
+            "snapshot": replay.snapshot,
         },
     )  # fmt: skip
     return list(rows)
@@ -77,7 +122,8 @@ def send_again(tx: Transaction, again: Sequence[tuple[UUID, datetime]]) -> None:
     if again:
         tx.execute(
             text(
-                "UPDATE deliveries SET state = 'pending', due_at = :due_at, lane = :lane, tries = 0 WHERE id = :id AND state = 'failed'"
+                "UPDATE deliveries SET state = 'pending', due_at = :due_at, lane = :lane, tries = 0, ended_at = NULL"
+                " WHERE id = :id AND state = 'failed'"
             ),
             [{"id": key, "due_at": due_at, "lane": LANE} for key, due_at in sorted(again)],
         )
@@ -91,9 +137,12 @@ def advance(tx: Transaction, replay: Replay, after: UUID, due: datetime) -> None
     )
 
 
-def end(tx: Transaction, replay: Replay) -> None:
-    """It has come to its end."""
+def end(tx: Transaction, endpoint_id: UUID) -> None:
+    """A recovery has come to its end, or its endpoint is disabled: what that misses from now on needs a new one."""
     tx.execute(
-        text("UPDATE receivers SET replay_after = NULL, replay_until = NULL, replay_due = NULL WHERE id = :id"),
-        {"id": replay.receiver_id},
+        text(
+            "UPDATE receivers SET replay_after = NULL, replay_until = NULL, replay_due = NULL, replay_snapshot = NULL"
+            " WHERE endpoint_id = :id AND replay_after IS NOT NULL"
+        ),
+        {"id": endpoint_id},
     )

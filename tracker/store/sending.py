@@ -5,8 +5,8 @@ Claimed per receiver, each with its lanes, cap in flight, rate limit and circuit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -44,13 +44,14 @@ SELECT due.id, locked.id IS NOT NULL AS ours FROM due LEFT JOIN locked ON locked
 
 # A second statement, whose snapshot is taken under the locks: it sees what every earlier claim took.
 # First attempts may use the whole cap, retries half of it, and what is replayed goes one by one, which keeps its order.
+# A disabled endpoint, like a quiet one, gets only what is asked for by hand; upkeep ends what waits for it.
 _PURSE = """CASE WHEN n.rate_limit IS NULL THEN NULL ELSE least(greatest(n.rate_limit * :burst, 1),
                r.tokens + n.rate_limit * greatest(extract(epoch FROM CAST(:now AS timestamptz) - r.refilled_at), 0))::float8 END"""
 _CLAIM = f"""
 WITH lanes AS MATERIALIZED (
-    SELECT r.id, coalesce(r.quiet_until > :now, false) AS quiet, {_PURSE} AS have,
-           r.failing > 0 OR r.failing_since IS NOT NULL AS troubled,
-           CASE WHEN r.failing >= :opens THEN 1 ELSE r.in_flight_cap END - f.flying AS room,
+    SELECT r.id, {_PURSE} AS have,
+           coalesce(greatest(r.quiet_until, r.asked_until) > :now, false) OR n.enabled IS FALSE OR r.given_up_at IS NOT NULL AS quiet,
+           CASE WHEN r.failing >= :opens THEN 1 ELSE greatest(r.in_flight_cap / CAST(:crowd AS int), 1) END - f.flying AS room,
            greatest(r.in_flight_cap / 2, 1) - f.retried AS retry_room, 1 - f.replayed AS replay_room
       FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
            CROSS JOIN LATERAL (
@@ -82,7 +83,7 @@ claimed AS (
     UPDATE deliveries SET due_at = :lease_until, lease_until = :lease_until, fence = fence + 1
      WHERE id = ANY (ARRAY(SELECT id FROM chosen)) RETURNING *)
 SELECT d.id, d.fence, d.project_id, d.event_id, d.receiver_id, d.endpoint_id, d.generation_id, coalesce(n.url, d.url) AS url, d.type,
-       d.lane, d.attempts, d.tries, e.body, n.headers, n.ca, n.schedule, l.troubled,
+       d.lane, d.attempts, d.tries, e.body, n.headers, n.ca, n.schedule,
        ARRAY(SELECT s.secret FROM signing_secrets s
               WHERE s.project_id = d.project_id AND s.endpoint_id IS NOT DISTINCT FROM d.endpoint_id
                 AND (s.expires_at IS NULL OR s.expires_at > :now) ORDER BY s.expires_at DESC NULLS FIRST) AS secrets
@@ -91,7 +92,8 @@ SELECT d.id, d.fence, d.project_id, d.event_id, d.receiver_id, d.endpoint_id, d.
 
 _HELD_BACK = f"""
 SELECT min(wait) FROM (
-    SELECT greatest(extract(epoch FROM r.quiet_until - CAST(:now AS timestamptz)), (1 - {_PURSE}) / n.rate_limit) AS wait
+    SELECT greatest(extract(epoch FROM greatest(r.quiet_until, r.asked_until) - CAST(:now AS timestamptz)),
+                    (1 - {_PURSE}) / n.rate_limit) AS wait
       FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id WHERE r.id = ANY (:receivers)) w WHERE wait > 0"""
 
 
@@ -116,8 +118,6 @@ class Outgoing:
     headers: bytes | None
     ca: str | None
     schedule: tuple[float, ...] | None
-    troubled: bool
-    """Whether its receiver's last attempt was not a success."""
     secrets: tuple[bytes, ...]
 
 
@@ -133,8 +133,11 @@ LOOK_AGAIN = 0.005
 """Seconds. Another worker's claim holds its locks for about as long."""
 
 
-def claim(tx: Transaction, *, now: datetime, limit: int, late: int) -> Claimed:
-    """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts."""
+def claim(tx: Transaction, *, now: datetime, limit: int, late: int, crowd: int = 1) -> Claimed:
+    """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts.
+
+    Each receiver's cap in flight is divided by `crowd`, down to one.
+    """
     # Both have one good plan whatever the values are, and making it anew each time would cost more than running it (measured).
     tx.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
     due = tx.execute(text(_LOCK), {"now": now}).all()
@@ -145,6 +148,7 @@ def claim(tx: Transaction, *, now: datetime, limit: int, late: int) -> Claimed:
         text(_CLAIM),
         {
             "now": now, "receivers": ours, "n": limit, "late": max(late, 0), "lease_until": now + LEASE, "opens": OPENS, "burst": BURST,
+            "crowd": crowd,
         },
     )  # fmt: skip
     outgoing = [_outgoing(row) for row in found]
@@ -168,6 +172,8 @@ class Attempted:
     """How one attempt ended, and what follows from it."""
 
     delivery_id: UUID
+    receiver_id: int
+    url: str
     fence: int
     number: int
     at: datetime
@@ -180,12 +186,13 @@ class Attempted:
     lane: int
     tries: int
     due_at: datetime | None
+    ended_at: datetime | None
 
 
 _TYPES = {
-    "delivery_id": "uuid", "fence": "int", "number": "int", "at": "timestamptz", "duration_ms": "int", "status_code": "int",
+    "delivery_id": "uuid", "url": "text", "fence": "int", "number": "int", "at": "timestamptz", "duration_ms": "int", "status_code": "int",
     "error_class": "text", "response": "text", "worker": "text", "state": "text", "lane": "int", "tries": "int",
-    "due_at": "timestamptz",
+    "due_at": "timestamptz", "ended_at": "timestamptz",
 }  # fmt: skip
 _LOGGED = "delivery_id, number, at, duration_ms, status_code, error_class, response, worker"
 _RECORD = f"""
@@ -193,39 +200,46 @@ WITH a AS MATERIALIZED (SELECT * FROM {records(_TYPES)}),
 held AS MATERIALIZED (SELECT id FROM deliveries WHERE id = ANY (:ids) ORDER BY id FOR UPDATE),
 kept AS (
     UPDATE deliveries d
-       SET state = a.state, attempts = a.number, tries = a.tries, lane = a.lane, due_at = a.due_at, lease_until = NULL
+       SET state = a.state, attempts = a.number, tries = a.tries, lane = a.lane, due_at = a.due_at, lease_until = NULL,
+           ended_at = a.ended_at, url = a.url
       FROM a WHERE d.id = ANY (ARRAY(SELECT id FROM held)) AND d.id = a.delivery_id AND d.fence = a.fence AND d.state = 'pending'
        AND d.lease_until IS NOT NULL
-    RETURNING d.id)
-INSERT INTO attempts ({_LOGGED}) SELECT {_LOGGED} FROM a JOIN kept ON kept.id = a.delivery_id"""
+    RETURNING d.id),
+logged AS (INSERT INTO attempts ({_LOGGED}) SELECT {_LOGGED} FROM a JOIN kept ON kept.id = a.delivery_id)
+SELECT id FROM receivers WHERE id = ANY (:receivers) AND (failing > 0 OR failing_since IS NOT NULL)"""
 
 
-def record(tx: Transaction, attempted: Sequence[Attempted]) -> int:
-    """Store attempts whose claim still holds, in one statement; returns how many did."""
+def record(tx: Transaction, attempted: Sequence[Attempted]) -> set[int]:
+    """Store attempts whose claim still holds, in one statement; returns which of the receivers were not known to be healthy."""
     if not attempted:
-        return 0
-    rows = {"rows": as_records(attempted, _TYPES), "ids": [a.delivery_id for a in attempted]}
-    return tx.execute(text(_RECORD), rows).rowcount
+        return set()
+    rows = {
+        "rows": as_records(attempted, _TYPES),
+        "ids": [a.delivery_id for a in attempted],
+        "receivers": list({a.receiver_id for a in attempted}),
+    }
+    return set(tx.execute(text(_RECORD), rows).scalars())
 
 
-def health(tx: Transaction, receiver_ids: Sequence[int]) -> dict[int, Health]:
+_HEALTH = ", ".join(Health.__dataclass_fields__)
+
+
+def health(tx: Transaction, receiver_ids: Iterable[int]) -> dict[int, Health]:
     """How these receivers are, locked until the commit."""
     rows = tx.execute(
-        text(
-            "SELECT id, failing, quiet_until, failing_since FROM receivers WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"
-        ),
+        text(f"SELECT id, {_HEALTH} FROM receivers WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"),
         {"ids": sorted(set(receiver_ids))},
     )
-    return {row.id: Health(row.failing, row.quiet_until, row.failing_since) for row in rows}
+    return {key: Health(*fields) for key, *fields in rows}
 
 
 def write_health(tx: Transaction, changed: dict[int, Health]) -> None:
     """Store how receivers are now."""
+    changes = ", ".join(f"{name} = :{name}" for name in Health.__dataclass_fields__)
     for key in sorted(changed):
-        found = changed[key]
-        tx.execute(
-            text(
-                "UPDATE receivers SET failing = :failing, quiet_until = :until, failing_since = :since WHERE id = :id"
-            ),
-            {"id": key, "failing": found.failing, "until": found.quiet_until, "since": found.failing_since},
-        )
+        tx.execute(text(f"UPDATE receivers SET {changes} WHERE id = :id"), {"id": key, **asdict(changed[key])})
+
+
+def give_up(tx: Transaction, receiver_id: int, now: datetime) -> None:
+    """Leave it to upkeep to end what waits for this receiver; until that is done it gets nothing new."""
+    tx.execute(text("UPDATE receivers SET given_up_at = :now WHERE id = :id"), {"id": receiver_id, "now": now})

@@ -64,12 +64,18 @@ receivers = Table(
     # Attempts in a row that brought no answer, and until when the receiver is left in peace after them.
     Column("failing", Integer, nullable=False, server_default="0"),
     Column("quiet_until", Time),
+    # Until when the receiver itself asked not to be called.
+    Column("asked_until", Time),
     # The first failed attempt since the last one that succeeded.
     Column("failing_since", Time),
+    # A host that was given up: upkeep ends what was made until then, and nothing but what is asked for by hand is sent meanwhile.
+    Column("given_up_at", Time),
     # A recovery under way: the last event that it looked at, the first one that it leaves alone, and when its last delivery is due.
     Column("replay_after", Uuid),
     Column("replay_until", Uuid),
     Column("replay_due", Time),
+    # What could be seen when it began: what was being written then may appear behind its place.
+    Column("replay_snapshot", Text),
     CheckConstraint(
         "(replay_after IS NULL) = (replay_until IS NULL) AND (replay_after IS NULL) = (replay_due IS NULL)",
         name="replay_whole",
@@ -144,6 +150,8 @@ deliveries = Table(
     Column("lease_until", Time),
     Column("fence", Integer, nullable=False, server_default="0"),
     Column("created_at", Time, nullable=False),
+    # When it came to its last state; empty while pending, and in rows that ended before this was noted.
+    Column("ended_at", Time),
     # An event reaches each receiver as one delivery, however often it is tried.
     UniqueConstraint("event_id", "receiver_id", name="receiver_unique"),
     CheckConstraint(words("state", "pending", "delivered", "failed", "cancelled"), name="state_known"),
