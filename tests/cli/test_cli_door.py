@@ -11,7 +11,7 @@ import pytest
 
 COMMANDS = [
     "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints",
-    "credentials", "keys", "artifacts", "clocks", "listen", "migrate", "doctor", "backup", "simulator", "states",
+    "credentials", "keys", "artifacts", "clocks", "events", "listen", "migrate", "doctor", "backup", "simulator", "states",
 ]  # fmt: skip
 
 
