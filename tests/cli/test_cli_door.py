@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints",
+    "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints", "deliveries",
     "credentials", "keys", "artifacts", "clocks", "events", "listen", "migrate", "doctor", "backup", "simulator", "states",
 ]  # fmt: skip
 

@@ -59,6 +59,17 @@ def secret_from(option: str, *, stdin: bool, file: Path | None, variable: str | 
     return None
 
 
+def seconds(text: str) -> float:
+    """A span as people type it: `90`, `5s`, `5m`, `2h`."""
+    span = _AGO.fullmatch(text.strip().lower())
+    if span:
+        return timedelta(**{_UNITS[span["unit"]]: float(span["count"])}).total_seconds()
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no span of time: write seconds, or 5s, 5m, 2h") from None
+
+
 def moment(text: str, now: datetime) -> datetime:
     """A time in the past as people type it: `2h`, `30m`, `PT2H`, or RFC 3339."""
     ago = _AGO.fullmatch(text.strip().lower())

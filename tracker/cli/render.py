@@ -103,8 +103,12 @@ def event_line(at: str, event: Mapping[str, Any], *more: str) -> str:
     """An event in one line: when (RFC 3339), what, about which, the provider's words; then `more`."""
     about = event.get("data") or {}
     words = (about.get("id"), about.get("provider_status"), (about.get("error") or {}).get("message"), *more)
-    line = f"{at[11:19]}  {event.get('type', '-'):<22}  {'  '.join(str(word) for word in words if word)}"
-    return "".join(c if c.isprintable() else " " for c in line)  # providers' words must not steer the terminal
+    return plain(f"{at[11:19]}  {event.get('type', '-'):<22}  {'  '.join(str(word) for word in words if word)}")
+
+
+def plain(text: str) -> str:
+    """What others wrote, in one line that cannot steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def ago(at: datetime | None, now: datetime) -> str:
