@@ -23,6 +23,7 @@ from tracker.core import times
 from tracker.core.events import SENT
 from tracker.core.generation import KINDS
 from tracker.errors import FieldProblem, InvalidError
+from tracker.services.certificates import Certificates
 
 LONGEST_METADATA = 16 * 1024
 DEFAULT_TIMEOUT = timedelta(hours=2)
@@ -212,7 +213,7 @@ class EndpointForm(Form):
     headers: Headers = {}
     rate_limit: Annotated[float, Field(ge=LEAST, le=10_000)] | None = None
     schedule: Schedule | None = None
-    ca: Annotated[str, Field(max_length=100_000), AfterValidator(_no_nul)] | None = None
+    ca: Certificates | None = None
     enabled: bool = True
 
 
