@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tracker.cli.options import AsJson, Project, known_id, moment
 from tracker.errors import TrackerError
-
-if TYPE_CHECKING:
-    from tracker.cli.session import Session
 
 STATES = ("pending", "delivered", "failed", "cancelled")
 group = typer.Typer(name="deliveries", help="Webhooks that were sent or wait.", no_args_is_help=True)
@@ -109,21 +106,18 @@ def redeliver(
     with opened(project) as session:
         for text in ids:
             try:
-                done.append(_redelivered(session, text))
+                row, _ = session.services.deliveries.redeliver(session.project_id, known_id("dlv", "delivery", text))
             except TrackerError as error:
                 failed = True
                 sys.stderr.write(f"tracker: {text}: {error}\n")
                 continue
+            done.append(fields.delivery(row))
             if not as_json:
-                sys.stdout.write(f"{text} is sent again to {done[-1].url}\n")
+                sys.stdout.write(f"{text} is sent again to {row.url}\n")
     if as_json:
-        print_json({"data": [fields.delivery(row) for row in done]})
+        print_json({"data": done})
     if failed:
         raise typer.Exit(1)
-
-
-def _redelivered(session: Session, text: str) -> Any:
-    return session.services.deliveries.redeliver(session.project_id, known_id("dlv", "delivery", text))[0]
 
 
 def replay(
@@ -143,7 +137,8 @@ def replay(
         raise typer.BadParameter("give either a DELIVERY_ID, or --endpoint with --since")
     with opened(project) as session:
         if delivery is not None:
-            _tell(1, f"{delivery} is sent again to {_redelivered(session, delivery).url}", as_json=as_json)
+            row, _ = session.services.deliveries.redeliver(session.project_id, known_id("dlv", "delivery", delivery))
+            _tell(1, f"{delivery} is sent again to {row.url}", as_json=as_json)
         elif endpoint is not None and since is not None:
             at = moment(since, session.now())
             count = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", endpoint), at)
