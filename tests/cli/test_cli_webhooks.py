@@ -115,3 +115,36 @@ def test_asking_wrongly_for_deliveries(cli: Any) -> None:
     assert "states are pending" in cli("deliveries", "list", "--state", "lost", code=2).stderr
     assert "no endpoint" in cli("deliveries", "list", "--endpoint", "ep_x", code=1).stderr
     assert "no delivery" in cli("deliveries", "show", "dlv_x", code=1).stderr
+
+
+def test_paused_webhooks_wait_and_go_on_when_they_may(cli: Any, services: Services) -> None:
+    assert cli.json("pause", "webhooks", "--reason", "moving house") == {"stopped": {"webhooks": "moving house"}}
+    endpoint = cli.json("endpoints", "create", HOOK)["id"]
+    delivery = cli.json("endpoints", "test", endpoint)["delivery_id"]
+    services.delivery.send_due()
+    assert cli.json("deliveries", "show", delivery)["attempts"] == []
+    assert "no attempt yet" in cli("deliveries", "show", delivery).stdout
+    assert cli.json("resume", "webhooks") == {"stopped": {}}
+    services.delivery.send_due()
+    assert len(cli.json("deliveries", "show", delivery)["attempts"]) == 1
+
+
+def test_a_replay_to_a_disabled_endpoint_is_refused(cli: Any) -> None:
+    endpoint = cli.json("endpoints", "create", HOOK)["id"]
+    cli("endpoints", "edit", endpoint, "--disable")
+    for command in (("replay", "--endpoint", endpoint), ("endpoints", "recover", endpoint)):
+        assert "disabled" in cli(*command, "--since", "1h", code=1).stderr
+    assert "no endpoint" in cli("replay", "--endpoint", "ep_x", "--since", "1h", code=1).stderr
+    assert "--endpoint with --since" in cli("replay", "--endpoint", endpoint, code=2).stderr
+
+
+def test_events_are_chosen_by_type(cli: Any, registered: Register) -> None:
+    cli("cancel", registered("task-1")["id"])
+    following = cli.starts("events", "--json", "--after", "start", "--events", "generation.failed,generation.cancelled")
+    assert following.stdout is not None
+    event = json.loads(following.stdout.readline())
+    following.terminate()
+    following.communicate(timeout=20)
+    assert (event["type"], event["data"]["task_id"]) == ("generation.cancelled", "task-1")
+    assert event["id"].startswith("evt_")
+    assert "'no.such' is no event" in cli("events", "--event", "no.such", code=2).stderr

@@ -34,8 +34,12 @@ def events(
     from tracker.cli.render import event_line, print_json_line
     from tracker.cli.session import opened
     from tracker.core import ids
+    from tracker.core.events import EventType
 
     wanted, pause = chosen(event), Event()
+    for type_ in wanted:
+        if type_ not in set(EventType):
+            raise typer.BadParameter(f"{type_!r} is no event; events are {', '.join(EventType)}", param_hint="--event")
     with opened(project) as session, suppress(KeyboardInterrupt):
         feed = session.services.feed
         cursor = None if after == "start" else after or feed.newest(session.project_id)
