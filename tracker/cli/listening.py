@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tracker.cli.endpoint_options import Providers, Tags
 from tracker.cli.options import AsJson, Events, Project, chosen, secret_from
 from tracker.errors import NotFoundError, TrackerError
 
@@ -33,8 +34,8 @@ def listen(
         str | None, typer.Option(metavar="URL", help="Post each on to this URL, and answer as it answers.")
     ] = None,
     event: Events = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Only generations with one of these tags (repeat).")] = None,
-    provider: Annotated[list[str] | None, typer.Option(help="Only generations of these (repeat).")] = None,
+    tag: Tags = None,
+    provider: Providers = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen on 127.0.0.1; 0 is any.")] = 0,
     url: Annotated[
         str | None, typer.Option(help="How the tracker reaches the port when it runs elsewhere: a tunnel.")
