@@ -75,8 +75,8 @@ bench-%: setup
 	@exec $(BIN)/python -m bench.$*
 
 .PHONY: chaos
-chaos: setup ## three seeds of killed processes and lost messages, some 10 minutes
-	@exec $(BIN)/python -m pytest tests/chaos
+chaos: setup ## three seeds of killed processes and lost messages, senders killed 20 times with answers in hand; some 10 minutes
+	@exec env TRACKER_TEST_KILLS=20 $(BIN)/python -m pytest tests/chaos tests/journeys/test_webhooks_killed.py
 
 .PHONY: fresh
 fresh: ## clone into an empty folder and run what a newcomer runs, as other users and in hard places

@@ -3,9 +3,14 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 
-const key = Buffer.from(process.env.WEBHOOK_SECRET.replace(/^whsec_/, ""), "base64");
+const key = Buffer.from((process.env.WEBHOOK_SECRET ?? "").replace(/^whsec_/, ""), "base64");
+if (key.length < 24) { // the least that Standard Webhooks allows; anybody could sign with an empty one
+  console.error("WEBHOOK_SECRET is not set, or is no whsec_ secret");
+  process.exit(1);
+}
 const { TRACKER_URL: api, TRACKER_KEY: apiKey } = process.env;
-const seen = new Set(); // in production: a table with a unique key, written in the transaction that does the work
+const LONGEST_BODY = 1 << 20;
+const taken = new Map(); // in production: a table with a unique key, written in the transaction that does the work
 const newest = new Map();
 
 function verify(headers, body) {
@@ -20,31 +25,63 @@ function verify(headers, body) {
   return JSON.parse(body.toString("utf8"));
 }
 
-async function take(webhookId, { type, data }) {
-  if (seen.has(webhookId)) return;
-  seen.add(webhookId);
-  if ((data.sequence ?? 1) < (newest.get(data.id) ?? 0)) return console.log(`stale ${type}`);
-  if (data.sequence) newest.set(data.id, data.sequence);
-  console.log(`event ${type} ${data.id ?? ""}`);
-  if (type === "artifact.stored" && api) {
-    const answer = await fetch(`${api}/v1/generations/${data.id}/artifacts/${data.artifact.kind}/link`, {
-      method: "POST", headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" }, body: "{}",
-    });
-    console.log(`link ${(await answer.json()).url}`);
+// Do the work once, also when the same event comes twice at the same time. An event whose work fails must be welcome when it comes again.
+function take(webhookId, event) {
+  if (!taken.has(webhookId)) {
+    taken.set(webhookId, work(event).catch((trouble) => {
+      taken.delete(webhookId);
+      throw trouble;
+    }));
   }
+  return taken.get(webhookId);
 }
 
-const server = createServer(async (request, response) => {
+// What your program does. An older state never replaces a newer one; an event of an artifact is about that copy alone.
+async function work({ type, data }) {
+  if (data.sequence) {
+    newest.set(data.id, Math.max(data.sequence, newest.get(data.id) ?? 0));
+    if (type.startsWith("generation.") && data.sequence < newest.get(data.id)) return console.log(`stale ${type}`);
+  }
+  if (type === "artifact.stored" && api) console.log(`link ${await link(data.id, data.artifact)}`);
+  console.log(`event ${type} ${data.id ?? ""}`);
+}
+
+async function link(generationId, { kind, index }) {
+  const answer = await fetch(`${api}/v1/generations/${generationId}/artifacts/${kind}/${index}/link`, {
+    method: "POST", headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" }, body: "{}",
+    signal: AbortSignal.timeout(10_000),
+  });
+  if (!answer.ok) throw new Error(`no link: HTTP ${answer.status}`);
+  return (await answer.json()).url;
+}
+
+async function bytes(request) { // as they came: never parse before verifying
   const pieces = [];
-  for await (const piece of request) pieces.push(piece);
-  const body = Buffer.concat(pieces); // the bytes as they came: never parse before verifying
+  let size = 0;
+  for await (const piece of request) {
+    size += piece.length;
+    if (size > LONGEST_BODY) throw new Error("too large");
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces);
+}
+
+async function answer(request) {
+  let event;
   try {
-    const event = verify(request.headers, body);
-    response.writeHead(204).end(); // answer first: the work must not make the sender wait
-    await take(request.headers["webhook-id"], event);
+    event = verify(request.headers, await bytes(request));
   } catch (wrong) {
     console.log(`refused: ${wrong.message}`);
-    if (!response.headersSent) response.writeHead(400).end();
+    return 400;
   }
-});
+  try {
+    await take(request.headers["webhook-id"], event);
+  } catch (trouble) { // whatever it was, the sender tries again
+    console.log(`trouble: ${trouble.message}`);
+    return 500;
+  }
+  return 204; // only now: what is answered never comes again
+}
+
+const server = createServer(async (request, response) => response.writeHead(await answer(request)).end());
 server.listen(Number(process.env.PORT ?? 8080), "127.0.0.1", () => console.log(`listening on ${server.address().port}`));

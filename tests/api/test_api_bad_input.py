@@ -57,7 +57,8 @@ GOOD = {"provider": "luma", "task_id": "refused"}
         ({"download": ["hologram"]}, "download", "literal_error"),
         ({"events": ["generation.completed"]}, "events", "value_error"),
         ({"credential": "nobody's"}, "credential", "invalid"),
-        ({"poll_price": 0}, "poll_price", "greater_than"),
+        ({"poll_price": 0}, "poll_price", "greater_than_equal"),
+        ({"poll_price": 1e-300}, "poll_price", "greater_than_equal"),
         ({"surprise": 1}, "surprise", "extra_forbidden"),
     ],
 )

@@ -27,6 +27,8 @@ def test_a_credential_is_stored_and_its_key_never_shown(api: Any) -> None:
 def test_wrong_credentials_are_refused(shared_api: Any) -> None:
     put = "/v1/credentials/wrong"
     shared_api.problem(shared_api.call("PUT", put, json={}), 422, "invalid", "providers")
+    slow = {"providers": ["luma"], "requests_per_second": 1e-300}
+    shared_api.problem(shared_api.call("PUT", put, json=slow), 422, "invalid", "requests_per_second")
     shared_api.problem(shared_api.call("PUT", put, json={"providers": ["nobody"]}), 422, "invalid", "providers.0")
     shared_api.problem(
         shared_api.call("PUT", put, json={"providers": ["luma"], "base_url": "http://10.0.0.1"}),

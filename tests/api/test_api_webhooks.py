@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tracker.api import schemas
 from tracker.core.generation import State
+from tracker.store import db, endpoints
 
 
 def test_an_endpoint_from_birth_to_death(api: Any) -> None:
@@ -40,7 +42,8 @@ def test_an_endpoint_from_birth_to_death(api: Any) -> None:
     [
         ({"url": "http://example.com"}, "url"), ({"url": "https://192.168.0.1"}, "url"), ({"url": "https://u:p@example.com"}, "url"),
         ({"events": ["no.such"]}, "events.0"), ({"providers": ["nobody"]}, "providers.0"), ({"headers": {"Host": "x"}}, "headers"),
-        ({"headers": {"a": "b\r\nc"}}, "headers.a"), ({"schedule": []}, "schedule"), ({"rate_limit": 0}, "rate_limit"), ({"ca": "x"}, "ca"),
+        ({"headers": {"a": "b\r\nc"}}, "headers.a"), ({"schedule": []}, "schedule"), ({"rate_limit": 0}, "rate_limit"),
+        ({"rate_limit": 1e-300}, "rate_limit"), ({"rate_limit": 0.0009}, "rate_limit"), ({"schedule": [0, 1e-300]}, "schedule.1"), ({"ca": "x"}, "ca"),
         ({"description": "\0"}, "description"), ({"colour": 1}, "colour"),
     ],
 )  # fmt: skip
@@ -48,6 +51,22 @@ def test_a_wrong_endpoint_is_refused(shared_api: Any, fields: dict[str, Any], fi
     shared_api.problem(
         shared_api.post("/v1/endpoints", {"url": "https://example.com/", **fields}), 422, "invalid", field
     )
+
+
+def test_the_smallest_that_is_accepted_is_stored(api: Any) -> None:
+    made = api.post("/v1/endpoints", {"url": "http://127.0.0.1:9/", "rate_limit": 0.001, "schedule": [0, 0.001]})
+    assert (api.shows(made, schemas.EndpointShown, 201)["schedule"][0], made.json()["rate_limit"]) == (0, 0.001)
+
+
+def test_a_secret_that_many_rotate_at_once_has_one_successor_and_all_still_sign(api: Any) -> None:
+    project = api.services.keys.project().project_id
+    before = api.services.endpoints.project_secret(project)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: api.services.endpoints.rotate_project_secret(project), range(24)))
+    with api.services.database.transaction() as tx:
+        signing = [api.services.vault.decrypt(s) for s in endpoints.secrets(tx, project, None, db.now(tx))]
+    assert sorted(signing) == sorted([before, *made])
+    assert signing[0] == api.services.endpoints.project_secret(project)
 
 
 def test_secrets_rotate(api: Any) -> None:

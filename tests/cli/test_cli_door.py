@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints",
-    "credentials", "keys", "artifacts", "clocks", "listen", "migrate", "doctor", "backup", "simulator", "states",
+    "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints", "deliveries",
+    "credentials", "keys", "artifacts", "clocks", "events", "listen", "migrate", "doctor", "backup", "simulator", "states",
 ]  # fmt: skip
 
 

@@ -109,13 +109,13 @@ def test_following_ends_with_the_generation(cli: Any, registered: Register) -> N
     assert rest.strip().endswith("registered -> cancelled")
 
 
-@pytest.mark.parametrize("command", ["watch", "listen"])
+@pytest.mark.parametrize("command", ["watch", "events"])
 def test_watching_tells_each_change_in_a_line_until_it_is_told_to_end(
     cli: Any, registered: Register, command: str
 ) -> None:
     one, two = registered("task-1"), registered("task-2")
     cli("cancel", one["id"])
-    watching = cli.starts(command, "--json", *(["--after", "start"] if command == "listen" else []))
+    watching = cli.starts(command, "--json", *(["--after", "start"] if command == "events" else []))
     assert watching.stdout is not None
     lines = (json.loads(line) for line in watching.stdout)
     cancelled = (g["id"] for g in (line.get("data", line) for line in lines) if g["state"] == "cancelled")

@@ -10,10 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tracker.core.addresses import Policy, check_url
 from tracker.core.events import (
+    LEFT_OUT,
     LONGEST_BODY,
     SENT,
     URL_DEFAULT,
@@ -26,6 +28,8 @@ from tracker.core.events import (
     url_wants,
 )
 from tracker.core.generation import Artifact, ErrorCode, Failure, Generation, LastProblem, Output, State
+from tracker.errors import InvalidError
+from tracker.services.forms import LONGEST_METADATA, RegistrationForm, validated
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = "https://tracker.example"
@@ -35,6 +39,7 @@ VIDEO = Output("video", 0, "https://cdn.example/a.mp4", 1360, 752, 5.041667, "vi
 FRAME = Output("last_frame", 0, "https://cdn.example/a.jpg", 1360, 752, None, "image/jpeg")
 STORED = Artifact(KEY, "video", 0, "stored", 9, 9, 4.5, "ab" * 32, "video/mp4", START + timedelta(seconds=70))
 LOST = Artifact(KEY, "last_frame", 0, "failed", error={"code": "status", "message": "HTTP 403"})
+LOST_AT_LENGTH = replace(LOST, error={"code": "corrupt", "message": "\x01" * 500})
 PROBLEM = LastProblem("timeout", "no complete answer in time (timeout)", START + timedelta(seconds=30), 2)
 
 OPEN = Generation(
@@ -136,25 +141,95 @@ def test_a_payload_is_the_generations_fields_flat_with_two_more() -> None:
     assert (event["data"]["sequence"], event["data"]["previous_state"]) == (4, "processing")
 
 
-@given(
-    size=st.integers(0, 16_000),
-    letter=st.sampled_from(["a", "猫", '"', "\x01"]),
-    outputs=st.integers(0, 60),
-    tags=st.integers(0, 20),
-)
-def test_a_payload_never_exceeds_its_bound_and_says_what_is_missing(
-    size: int, letter: str, outputs: int, tags: int
-) -> None:
-    many = tuple(replace(VIDEO, index=n, url=f"https://cdn.example/{n}?signature={'x' * 400}") for n in range(outputs))
-    large = replace(DONE, outputs=many, metadata={"text": letter * size}, tags=tuple(f"tag-{n}" for n in range(tags)))
-    body = of_generation(EventType.COMPLETED, large, previous=State.PROCESSING)
+LETTERS = ["a", "é", "猫", "🎬", '"', "\\"]
+"""From one to four bytes each in UTF-8, and two that JSON escapes: all of them are accepted in names, tags, task ids and URLs."""
+
+
+def text(longest: int) -> st.SearchStrategy[str]:
+    """Text of one letter, rather long than short."""
+    return st.builds(
+        lambda letter, length: letter * length,
+        st.sampled_from(LETTERS),
+        st.sampled_from([1, longest // 2, longest]) | st.integers(1, longest),
+    )
+
+
+def written(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
+
+
+@st.composite
+def accepted(draw: st.DrawFn) -> Generation:
+    """Whatever registration accepts, with whatever providers say about it, each up to its own bound."""
+    letter = draw(st.sampled_from(LETTERS))
+    room = LONGEST_METADATA - len('{"text":""}')
+    size = draw(st.sampled_from([0, room]) | st.integers(0, room)) // (written(letter) - 2)
+    outputs = tuple(
+        replace(VIDEO, index=n, url=f"https://cdn.example/{n}?signature={'x' * 400}")
+        for n in range(draw(st.integers(0, 60)))
+    )
+    tag = draw(text(98))
+    failure = Failure(ErrorCode.PROVIDER_ERROR, draw(text(2000)), draw(text(100)))
+    return replace(
+        DONE,
+        outputs=outputs,
+        artifacts=tuple(replace(STORED, index=o.index) for o in outputs[: draw(st.integers(0, 60))]),
+        metadata={"text": letter * size},
+        tags=tuple(f"{n:02}{tag}" for n in range(draw(st.sampled_from([0, 50]) | st.integers(0, 50)))),
+        task_id=draw(text(512)),
+        credential=draw(text(100)),
+        kind=draw(st.none() | text(100)),
+        model=draw(st.none() | text(100)),
+        provider_status=draw(st.none() | text(100)),
+        webhook_url=draw(st.none() | text(2026).map(lambda path: f"https://receiver.test/{path}")),
+        webhook_events=draw(st.none() | st.just(tuple(sorted(SENT)))),
+        last_problem=draw(st.none() | text(500).map(lambda message: replace(PROBLEM, message=message))),
+        error=draw(st.none() | st.just(failure)),
+    )
+
+
+def accepted_at_its_bounds(letter: str) -> Generation:
+    return replace(
+        DONE, outputs=(), metadata={}, tags=tuple(f"{n:02}{letter * 98}" for n in range(50)), task_id=letter * 512,
+        credential=letter * 100, kind=letter * 100, model=letter * 100, provider_status=letter * 100,
+        webhook_url=f"https://receiver.test/{letter * 2026}", webhook_events=tuple(sorted(SENT)),
+        last_problem=replace(PROBLEM, message=letter * 500),
+        error=Failure(ErrorCode.PROVIDER_ERROR, letter * 2000, letter * 100),
+    )  # fmt: skip
+
+
+@given(g=accepted())
+@example(g=accepted_at_its_bounds("🎬"))
+@example(g=replace(accepted_at_its_bounds("🎬"), error=None))
+@example(g=replace(OPEN, tags=tuple(f"{n:02}{'🎬' * 98}" for n in range(50))))
+def test_a_payload_never_exceeds_its_bound_and_says_what_is_missing(g: Generation) -> None:
+    body = of_generation(
+        EventType.COMPLETED, g, previous=State.PROCESSING, artifact=None if g.error else LOST_AT_LENGTH
+    )
     fields = json.loads(body)["data"]
     assert len(body) <= LONGEST_BODY
     missing = fields.pop("truncated", [])
-    assert missing in ([], ["outputs"], ["outputs", "metadata"])
-    assert fields.keys() | set(missing) == {*generation_fields(large, BASE), "sequence", "previous_state"}
-    whole = len(envelope(EventType.COMPLETED, START, generation_fields(large, BASE)))
+    assert tuple(missing) == LEFT_OUT[: len(missing)]
+    extra = {"sequence", "previous_state"} | (set() if g.error else {"artifact"})
+    assert fields.keys() | set(missing) == generation_fields(g, BASE).keys() | extra
+    whole = len(envelope(EventType.COMPLETED, START, generation_fields(g, BASE)))
     assert bool(missing) or whole <= LONGEST_BODY
+
+
+def test_what_the_strategy_calls_accepted_is_what_registration_accepts() -> None:
+    g = accepted_at_its_bounds("🎬")
+    fields = {
+        "provider": "luma", "task_id": g.task_id, "credential": g.credential, "kind": g.kind, "model": g.model,
+        "tags": list(g.tags), "webhook_url": g.webhook_url, "events": list(g.webhook_events or ()),
+    }  # fmt: skip
+    validated(RegistrationForm, fields)
+    assert check_url(g.webhook_url or "", Policy(), https_only=True) is None
+    for name in ("task_id", "credential", "kind", "model", "webhook_url"):
+        with pytest.raises(InvalidError):
+            validated(RegistrationForm, fields | {name: f"{fields[name]}🎬"})
+    for tags in ([*g.tags, "one more"], [g.tags[0] + "🎬"]):
+        with pytest.raises(InvalidError):
+            validated(RegistrationForm, fields | {"tags": tags})
 
 
 def test_a_payload_at_the_bound_is_left_whole() -> None:

@@ -1,6 +1,6 @@
 """SIGKILL to the sender between the receiver's 2xx and our commit, again and again: every event arrives, and what arrives twice has one id.
 
-The record is held up by a lock, so that each kill finds answered deliveries that nobody wrote down. TRACKER_TEST_KILLS=20 is the long form.
+The record is held up by a lock, so that each kill finds answered deliveries that nobody wrote down. `make chaos` does it 20 times.
 """
 
 from __future__ import annotations

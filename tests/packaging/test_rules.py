@@ -105,3 +105,12 @@ def test_make_help_lists_every_target() -> None:
     ).stdout
     assert {"help", "setup", "run", "demo", "test", "check"} <= targets
     assert [target for target in targets if f"make {target} " not in said] == []
+
+
+def test_make_chaos_runs_the_long_form_of_the_kills() -> None:
+    said = subprocess.run(
+        ["make", "--no-print-directory", "-n", "chaos"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    [run] = [line for line in said.splitlines() if "tests/chaos" in line]
+    assert "TRACKER_TEST_KILLS=20" in run
+    assert "tests/journeys/test_webhooks_killed.py" in run

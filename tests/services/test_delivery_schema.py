@@ -84,8 +84,12 @@ def test_what_is_sent_satisfies_it_and_stays_small_whatever_the_metadata(place: 
         place.ahead(2)
         place.poll()
     other = place.register("bare", metadata={"order": 1})
-    place.services.generations.cancel(place.project, other.id)
+    long = place.register("long", tags=[f"{n:02}" + "\U0001f3ac" * 98 for n in range(50)], metadata=big)
+    for g in (other, long):
+        place.services.generations.cancel(place.project, g.id)
     place.send()
+    [cut] = [got.event["data"] for got in receiver.got if got.event["data"].get("task_id") == "long"]
+    assert cut["truncated"] == ["outputs", "metadata", "artifacts", "tags"]
     assert {"ping", "generation.completed", "generation.cancelled"} <= set(receiver.types())
     for got in receiver.got:
         assert wrong(SCHEMA, got.event) == [], got.body

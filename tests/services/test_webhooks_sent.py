@@ -302,3 +302,16 @@ def test_webhooks_can_be_stopped(place: Place, receiver: Receiver, endpoint: Any
     assert place.send() == 0
     place.services.health.resume("webhooks")
     assert place.send() == 1
+
+
+def test_the_log_names_the_receiver_and_no_secret_of_its_url(
+    place: Place, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status = 500
+    url = f"{receiver.url}/services/T0123/s3cret-path?token=s3cret-query"
+    made = place.services.endpoints.create(place.project, EndpointForm(url=url))
+    with caplog.at_level("DEBUG"):
+        _ping(place, made)
+        place.send()
+    assert f"webhook ping to {receiver.url}: status 500" in caplog.text
+    assert "s3cret" not in caplog.text

@@ -5,14 +5,13 @@ A key is read from standard input, a file or the environment, never from the com
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tracker.cli.options import AsJson, Project
+from tracker.cli.options import AsJson, Project, secret_from
 
 group = typer.Typer(name="credentials", help="Provider accounts.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME")]
@@ -69,28 +68,12 @@ def set_(
 
     options: dict[str, Any] = {
         "providers": provider or None, "base_url": base_url, "requests_per_second": requests_per_second, "concurrency": concurrency,
-        "api_key": _key(api_key_env, api_key_file, stdin=api_key_stdin),
+        "api_key": secret_from("--api-key", stdin=api_key_stdin, file=api_key_file, variable=api_key_env),
     }  # fmt: skip
     form = validated(CredentialForm, {field: value for field, value in options.items() if value is not None})
     with opened(project) as session:
         stored = session.services.credentials.put(session.project_id, name, form, force=force)
     _tell(stored, as_json=as_json)
-
-
-def _key(variable: str | None, file: Path | None, *, stdin: bool) -> str | None:
-    if sum((variable is not None, file is not None, stdin)) > 1:
-        raise typer.BadParameter("give the key in one way only")
-    if variable is not None:
-        if not os.environ.get(variable):
-            raise typer.BadParameter(f"{variable} is not set", param_hint="--api-key-env")
-        return os.environ[variable].strip()
-    if file is not None:
-        return file.read_text().strip()
-    if stdin:
-        import getpass
-
-        return (getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
-    return None
 
 
 @group.command()

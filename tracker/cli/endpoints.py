@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
-from tracker.cli.options import AsJson, Project, known_id, moment
+from tracker.cli.endpoint_options import (
+    Authority,
+    Clear,
+    Description,
+    Header,
+    HeaderEnv,
+    HeaderFile,
+    HeaderStdin,
+    Providers,
+    RateLimit,
+    Schedule,
+    Tags,
+    fields_of,
+    headers_of,
+)
+from tracker.cli.options import AsJson, Events, Project, known_id, moment
 
+if TYPE_CHECKING:
+    from tracker.cli.session import Session
+    from tracker.store.endpoints import Endpoint
+
+PAGE = 200
 group = typer.Typer(name="endpoints", help="Webhook endpoints.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="ENDPOINT_ID")]
-Events = Annotated[list[str] | None, typer.Option("--event", help="Only these events (repeat).")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only generations with one of these tags (repeat).")]
-Providers = Annotated[list[str] | None, typer.Option("--provider", help="Only generations of these (repeat).")]
-Headers = Annotated[
-    list[str] | None, typer.Option("--header", help="'Name: value', sent along; stored encrypted (repeat).")
-]
-Description = Annotated[str | None, typer.Option(help="What it is for.")]
-RateLimit = Annotated[float | None, typer.Option(help="Deliveries per second at most.")]
-Authority = Annotated[
-    Path | None, typer.Option("--ca", exists=True, dir_okay=False, help="PEM file of a private certificate authority.")
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,9 +47,18 @@ def list_(*, project: Project = "default", as_json: AsJson = False) -> None:
     from tracker.cli.session import opened
 
     with opened(project) as session:
-        found, _ = session.services.endpoints.page(session.project_id, None, 1000)
+        found = [fields.endpoint(e) for e in _all(session)]
     columns = {"id": "id", "enabled": "on", "url": "url", "events": "events"}
-    print_list([fields.endpoint(e) for e in found], as_json=as_json, columns=columns, empty="no endpoints")
+    print_list(found, as_json=as_json, columns=columns, empty="no endpoints")
+
+
+def _all(session: Session) -> Iterator[Endpoint]:
+    before: UUID | None = None
+    while True:
+        found, before = session.services.endpoints.page(session.project_id, before, PAGE)
+        yield from found
+        if before is None:
+            return
 
 
 @group.command()
@@ -49,9 +68,13 @@ def create(
     event: Events = None,
     tag: Tags = None,
     provider: Providers = None,
-    header: Headers = None,
+    header: Header = None,
+    header_file: HeaderFile = None,
+    header_stdin: HeaderStdin = False,
+    header_env: HeaderEnv = None,
     description: Description = None,
     rate_limit: RateLimit = None,
+    schedule: Schedule = None,
     ca: Authority = None,
     project: Project = "default",
     as_json: AsJson = False,
@@ -60,16 +83,10 @@ def create(
     from tracker.cli.session import opened
     from tracker.services.forms import EndpointForm, validated
 
-    given = _given(
-        url=url,
-        events=event,
-        tags=tag,
-        providers=provider,
-        headers=header,
-        description=description,
-        rate_limit=rate_limit,
-        ca=ca,
-    )
+    given = fields_of(
+        url=url, events=event, tags=tag, providers=provider, description=description, rate_limit=rate_limit, schedule=schedule, ca=ca,
+        headers=headers_of(header, header_file, header_env, stdin=header_stdin),
+    )  # fmt: skip
     with opened(project) as session:
         made = session.services.endpoints.create(session.project_id, validated(EndpointForm, given))
     _tell(made, as_json=as_json)
@@ -83,21 +100,26 @@ def edit(
     event: Events = None,
     tag: Tags = None,
     provider: Providers = None,
-    header: Headers = None,
+    header: Header = None,
+    header_file: HeaderFile = None,
+    header_stdin: HeaderStdin = False,
+    header_env: HeaderEnv = None,
     description: Description = None,
     rate_limit: RateLimit = None,
+    schedule: Schedule = None,
     ca: Authority = None,
+    clear: Clear = None,
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Turn it on or off.")] = None,
     project: Project = "default",
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given; the rest stays."""
+    """Change what is given; the rest stays. Headers are replaced all together, since their values are never shown."""
     from tracker.cli.session import opened
     from tracker.services.forms import EndpointChange, validated
 
-    given = _given(
-        url=url, events=event, tags=tag, providers=provider, headers=header, description=description, rate_limit=rate_limit, ca=ca,
-        enabled=enabled,
+    given = fields_of(
+        url=url, events=event, tags=tag, providers=provider, description=description, rate_limit=rate_limit, schedule=schedule, ca=ca,
+        headers=headers_of(header, header_file, header_env, stdin=header_stdin), clear=clear, enabled=enabled,
     )  # fmt: skip
     with opened(project) as session:
         change = validated(EndpointChange, given)
@@ -193,22 +215,6 @@ def recover(
         done = session.services.endpoints.recover(session.project_id, known_id("ep", "endpoint", id_), at)
     more = "" if done.complete else "; the rest follows in the background"
     _say({"recovered": done.count}, f"{done.count:,} deliveries are sent again{more}", as_json=as_json)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    given = {name: value for name, value in options.items() if value is not None and value != []}
-    if "headers" in given:
-        given["headers"] = dict(_header(text) for text in given["headers"])
-    if "ca" in given:
-        given["ca"] = given["ca"].read_text()
-    return given
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise typer.BadParameter(f"{text!r} is not of the form 'Name: value'", param_hint="--header")
-    return name.strip(), value.strip()
 
 
 def _tell(found: Any, *, as_json: bool) -> None:

@@ -32,6 +32,27 @@ def endpoint(e: Endpoint) -> dict[str, Any]:
     }
 
 
+def delivery(row: Any) -> dict[str, Any]:
+    """A delivery without its attempts."""
+    return {
+        "id": ids.public("dlv", row.id),
+        "event_id": ids.public("evt", row.event_id),
+        "type": row.type,
+        "endpoint_id": row.endpoint_id and ids.public("ep", row.endpoint_id),
+        "url": row.url,
+        "generation_id": row.generation_id and ids.public("gen", row.generation_id),
+        "state": row.state,
+        "next_attempt_at": time_of(row.due_at),
+        "created_at": time_of(row.created_at),
+    }
+
+
+def attempt(row: Any) -> dict[str, Any]:
+    """One try to deliver."""
+    same = ("duration_ms", "status_code", "error_class", "response", "worker")
+    return {"number": row.number, "at": time_of(row.at), **{name: getattr(row, name) for name in same}}
+
+
 def credential(c: Credential) -> dict[str, Any]:
     """A provider account without its key."""
     same = ("name", "base_url", "requests_per_second", "concurrency", "state", "paused_reason")

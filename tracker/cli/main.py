@@ -18,6 +18,7 @@ from tracker.cli import (
     deliveries,
     diagnosis,
     endpoints,
+    following,
     generations,
     importing,
     keys,
@@ -41,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (
-    servers, registering, importing, generations, showing, listening, deliveries, switches, endpoints, credentials, keys, learned,
-    artifacts, diagnosis, backup,
+    servers, registering, importing, generations, showing, following, listening, deliveries, switches, endpoints, credentials, keys,
+    learned, artifacts, diagnosis, backup,
 ):  # fmt: skip
     group.add_to(app)
 

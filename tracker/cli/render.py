@@ -99,6 +99,18 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     console().print(found)
 
 
+def event_line(at: str, event: Mapping[str, Any], *more: str) -> str:
+    """An event in one line: when (RFC 3339), what, about which, the provider's words; then `more`."""
+    about = event.get("data") or {}
+    words = (about.get("id"), about.get("provider_status"), (about.get("error") or {}).get("message"), *more)
+    return plain(f"{at[11:19]}  {event.get('type', '-'):<22}  {'  '.join(str(word) for word in words if word)}")
+
+
+def plain(text: str) -> str:
+    """What others wrote, in one line that cannot steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def ago(at: datetime | None, now: datetime) -> str:
     """`at` seen from `now`: `3 min ago`, `in 12 s`, `now`."""
     if at is None:

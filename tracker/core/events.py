@@ -13,7 +13,9 @@ from tracker.core.generation import Artifact, Generation, Output, State
 from tracker.core.times import rfc3339
 
 LONGEST_BODY = 20_000
-"""Bytes of a payload, as Standard Webhooks advises; above it outputs, then metadata are left out."""
+"""Bytes of a payload, as Standard Webhooks advises; above it fields are left out, as far as needed."""
+LEFT_OUT = ("outputs", "metadata", "artifacts", "tags", "webhook_url", "last_problem")
+"""What is left out, in this order: the API still has it. What stays is bounded where it comes in, to 17,000 bytes in all."""
 
 
 class EventType(StrEnum):
@@ -157,11 +159,12 @@ def generation_body(
     if artifact is not None:
         fields["artifact"] = artifact_fields(artifact, base_url)
     body, truncated = envelope(type_, at, fields), []
-    for name in ("outputs", "metadata", "artifacts"):
-        if len(body) > LONGEST_BODY:
-            truncated.append(name)
-            del fields[name]
-            body = envelope(type_, at, fields | {"truncated": truncated})
+    for name in LEFT_OUT:
+        if len(body) <= LONGEST_BODY:
+            break
+        truncated.append(name)
+        del fields[name]
+        body = envelope(type_, at, fields | {"truncated": truncated})
     return body
 
 

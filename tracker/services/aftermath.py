@@ -15,6 +15,7 @@ from tracker import bell
 from tracker.core import backoff, circuit, ids
 from tracker.core.circuit import HEALTHY, Health, Outcome
 from tracker.core.events import EventType
+from tracker.core.urls import origin_of
 from tracker.couriers.webhook import Attempt
 from tracker.services import steps
 from tracker.store import db, deliveries, endpoints, outbox, replay, sending
@@ -145,7 +146,7 @@ class Aftermath:
         log.info(
             "webhook %s to %s: %s %s",
             s.outgoing.type,
-            s.outgoing.url.partition("?")[0],
+            origin_of(s.outgoing.url),
             s.attempt.error_class,
             s.attempt.status_code or "",
             extra={"delivery": ids.public("dlv", s.outgoing.id)},

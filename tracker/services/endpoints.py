@@ -58,8 +58,6 @@ class Endpoints:
             for i, p in enumerate(form.providers)
             if p not in REGISTRY
         ]
-        if form.ca is not None and "BEGIN CERTIFICATE" not in form.ca:
-            problems.append(FieldProblem("ca", "it must be certificates in PEM text"))
         if problems:
             raise InvalidError(*problems)
 

@@ -23,11 +23,15 @@ from tracker.core import times
 from tracker.core.events import SENT
 from tracker.core.generation import KINDS
 from tracker.errors import FieldProblem, InvalidError
+from tracker.services.certificates import Certificates
 
 LONGEST_METADATA = 16 * 1024
 DEFAULT_TIMEOUT = timedelta(hours=2)
 DEFAULT_GIVE_UP = timedelta(hours=48)
 LONGEST_SPAN = timedelta(days=90)
+
+LEAST = 0.001
+"""Of anything per second and of spans in seconds: finer makes no difference, and the database keeps no tiny numbers (it has REAL)."""
 
 EVENTS = tuple(sorted(event.value for event in SENT))
 
@@ -94,7 +98,7 @@ Event = Literal[EVENTS]  # type: ignore[valid-type]
 Events = Annotated[list[Event], Field(max_length=len(EVENTS)), AfterValidator(_unique)]
 Kind = Literal[KINDS]  # type: ignore[valid-type]
 Download = Literal[True] | Annotated[list[Kind], Field(min_length=1, max_length=len(KINDS)), AfterValidator(_unique)]
-Price = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=LEAST, le=3600, allow_inf_nan=False)]
 Longest = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 
 
@@ -186,11 +190,20 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
 
 
 Headers = Annotated[dict[Header, HeaderValue], Field(max_length=20), AfterValidator(_headers)]
-Schedule = Annotated[list[Annotated[float, Field(ge=0, le=7 * 86_400)]], Field(min_length=1, max_length=30)]
+
+
+def _wait(value: float) -> float:
+    if 0 < value < LEAST:
+        raise ValueError(f"it must be 0, or {LEAST} seconds and more")
+    return value
+
+
+Wait = Annotated[float, Field(ge=0, le=7 * 86_400), AfterValidator(_wait)]
+Schedule = Annotated[list[Wait], Field(min_length=1, max_length=30)]
 
 
 class EndpointForm(Form):
-    """Where a project wants its events. Empty filters let everything through; `rate_limit` is deliveries per second."""
+    """Where a project wants its events. Empty filters let everything through; `rate_limit` is deliveries per second, from 0.001."""
 
     url: Url
     events: Events = []
@@ -198,9 +211,9 @@ class EndpointForm(Form):
     providers: Annotated[list[Name], Field(max_length=50), AfterValidator(_unique)] = []
     description: Annotated[str, Field(max_length=500), AfterValidator(_no_nul)] = ""
     headers: Headers = {}
-    rate_limit: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    rate_limit: Annotated[float, Field(ge=LEAST, le=10_000)] | None = None
     schedule: Schedule | None = None
-    ca: Annotated[str, Field(max_length=100_000), AfterValidator(_no_nul)] | None = None
+    ca: Certificates | None = None
     enabled: bool = True
 
 
@@ -223,7 +236,7 @@ class CredentialForm(Form):
     providers: Annotated[list[Name], Field(min_length=1, max_length=50), AfterValidator(_unique)] | None = None
     base_url: Url | None = None
     api_key: Annotated[SecretStr, Field(min_length=1, max_length=4096), AfterValidator(_header_safe)] | None = None
-    requests_per_second: Annotated[float, Field(gt=0, le=100_000)] = 20.0
+    requests_per_second: Annotated[float, Field(ge=LEAST, le=100_000)] = 20.0
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 50
 
 

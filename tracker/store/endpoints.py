@@ -156,7 +156,12 @@ def _of_hosts(tx: Transaction, project_id: UUID, hosts: list[str]) -> dict[str, 
 def add_secret(
     tx: Transaction, *, secret_id: UUID, project_id: UUID, endpoint_id: UUID | None, secret: bytes, now: datetime
 ) -> None:
-    """Make `secret` the current one; the one before it still signs for 24 h."""
+    """Make `secret` the current one; the one before it still signs for 24 h. Whoever rotates an endpoint's holds its row.
+
+    For a project's the row is locked here: of two that rotate at once the second has to see what the first made current.
+    """
+    if endpoint_id is None:
+        tx.execute(text("SELECT FROM projects WHERE id = :id FOR NO KEY UPDATE"), {"id": project_id})
     owner = {"project_id": project_id, "endpoint_id": endpoint_id}
     tx.execute(
         text(
