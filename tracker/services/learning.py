@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from math import sqrt
 from time import monotonic
 
-from tracker.core.observation import Seen
 from tracker.core.schedule import BUCKETS, Clock, passage, position
 from tracker.store import clocks
 from tracker.store.clocks import Delta, Learned
-from tracker.store.db import Database, Transaction
+from tracker.store.db import Database
 from tracker.store.due import Asked
 
 CLOCKS_FRESH = 10.0
@@ -51,13 +51,16 @@ class Learning:
                 made = clocks.ensure(tx, subjects, "processing", price=self._price, longest=self._longest)
             self._processing |= {learned.id: made[learned.provider, learned.subject].id for learned in waiting}
 
-    def processing_clock(self, a: Asked, seen: object, now: datetime) -> tuple[int, datetime]:
-        """The clock of a generation that begins to be processed, and when it started: the provider's word counts where it is possible."""
+    def processing_clock(self, a: Asked) -> tuple[int | None, datetime | None]:
+        """The clock of a generation that begins to be processed, and when it did: half-way between our two looks.
+
+        Not when the provider says it did: its clock may be wrong, and what is learned would be as wrong for good.
+        """
         clock_id = self._processing.get(a.clock_id)
         if clock_id is None:
-            return a.clock_id, a.clock_from
-        started = seen.started_at if isinstance(seen, Seen) else None
-        return clock_id, started if started and a.clock_from <= started <= now else now
+            return None, None
+        before = min(max(a.watched_at or a.clock_from, a.clock_from), a.asked_at)
+        return clock_id, before + (a.asked_at - before) / 2
 
     def sooner(self, a: Asked, now: datetime, than: float) -> float | None:
         """Seconds to the next poll of a generation seen pending now, where that is less than `than`; None otherwise."""
@@ -87,10 +90,30 @@ class Learning:
         """A well-formed answer came: the generation was still pending (or is done) at the time it was asked about."""
         before = 0.0 if a.watched_at is None else max(0.0, (a.watched_at - a.clock_from).total_seconds())
         at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
-        cells = self._gathered.setdefault(a.clock_id, {})
-        for bucket, passed, ended, watched in (
-            self._clock(a).evidence(before, at, done=True) if done else passage(before, at)
-        ):
+        self._gather(a.clock_id, self._clock(a).evidence(before, at, done=True) if done else passage(before, at))
+
+    def _clock(self, a: Asked) -> Clock:
+        learned = self._learned.get(a.clock_id)
+        return learned.clock if learned else Clock()
+
+    @contextmanager
+    def handing_over(self) -> Iterator[list[Delta]]:
+        """What was gathered since the last time, to be stored within the block; it is gathered still when the block fails."""
+        gathered, self._gathered = self._gathered, {}
+        try:
+            yield [
+                Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
+                for clock_id, cells in sorted(gathered.items())
+                if cells
+            ]
+        except BaseException:
+            for clock_id, cells in gathered.items():
+                self._gather(clock_id, ((bucket, p, e, w) for bucket, (p, e, w) in cells.items()))
+            raise
+
+    def _gather(self, clock_id: int, evidence: Iterable[tuple[int, float, float, float]]) -> None:
+        cells = self._gathered.setdefault(clock_id, {})
+        for bucket, passed, ended, watched in evidence:
             cell = cells.get(bucket)
             if cell is None:
                 cells[bucket] = [passed, ended, watched]
@@ -98,22 +121,6 @@ class Learning:
                 cell[0] += passed
                 cell[1] += ended
                 cell[2] += watched
-
-    def _clock(self, a: Asked) -> Clock:
-        learned = self._learned.get(a.clock_id)
-        return learned.clock if learned else Clock()
-
-    def store(self, tx: Transaction) -> None:
-        """Append what was gathered since the last time."""
-        gathered, self._gathered = self._gathered, {}
-        clocks.append(
-            tx,
-            [
-                Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
-                for clock_id, cells in sorted(gathered.items())
-                if cells
-            ],
-        )
 
 
 _COLD = Clock().gaps(0.5, 60.0)

@@ -15,7 +15,7 @@ from tracker.store.rows import as_records, records
 
 @dataclass(frozen=True, slots=True)
 class PollChange:
-    """What one observation changes in the schedule's row. `due_at` None leaves what the claim arranged."""
+    """What one observation changes in the schedule's row. `due_at` None leaves what the claim arranged, `clock_id` None the clock."""
 
     generation_id: UUID
     fence: int
@@ -28,8 +28,8 @@ class PollChange:
     problem_at: datetime | None
     answered_late: bool
     lane: int
-    clock_id: int
-    clock_from: datetime
+    clock_id: int | None
+    clock_from: datetime | None
 
 
 def hold(tx: Transaction, generation_ids: Iterable[UUID]) -> None:
@@ -42,23 +42,36 @@ def hold(tx: Transaction, generation_ids: Iterable[UUID]) -> None:
         )
 
 
+_NEWS = {
+    "progress": "coalesce(c.progress, p.progress)", "failures": "c.failures", "problem_run": "c.problem_run",
+    "problem_code": "coalesce(c.problem_code, p.problem_code)",
+    "problem_message": "coalesce(c.problem_message, p.problem_message)",
+    "problem_at": "coalesce(c.problem_at, p.problem_at)", "answered": "c.fence",
+}  # fmt: skip
+"""What an answer tells, as long as none to a newer claim was taken in. Whether there is a newer claim says nothing: while a provider
+hangs, every answer comes after the next claim."""
+_IN_TURN = ", ".join(
+    f"{name} = CASE WHEN p.answered > c.fence THEN p.{name} ELSE {news} END" for name, news in _NEWS.items()
+)
+
+
 def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
-    """Write what observations changed. A newer claim keeps its due time unless ours lies later (a back-off must hold)."""
+    """Write what observations changed. A newer claim keeps its due time unless ours lies later (a back-off must hold).
+
+    The clock changes with the state, whose change the generation's lock has put in order already.
+    """
     if not changes:
         return
     columns = {name: [getattr(c, name) for c in changes] for name in PollChange.__dataclass_fields__}
     tx.execute(
         text(
-            """
+            f"""
             UPDATE polls p
                SET due_at = CASE WHEN c.due_at IS NULL THEN p.due_at WHEN p.fence = c.fence THEN c.due_at
                                  ELSE greatest(p.due_at, c.due_at) END,
-                   progress = coalesce(c.progress, p.progress), failures = c.failures, problem_run = c.problem_run,
-                   problem_code = coalesce(c.problem_code, p.problem_code),
-                   problem_message = coalesce(c.problem_message, p.problem_message),
-                   problem_at = coalesce(c.problem_at, p.problem_at),
                    answered_late = p.answered_late OR c.answered_late, lane = greatest(p.lane, c.lane),
-                   clock_id = c.clock_id, clock_from = c.clock_from
+                   clock_id = coalesce(c.clock_id, p.clock_id), clock_from = coalesce(c.clock_from, p.clock_from),
+                   {_IN_TURN}
               FROM unnest(CAST(:generation_id AS uuid[]), CAST(:fence AS int[]), CAST(:due_at AS timestamptz[]),
                           CAST(:progress AS real[]), CAST(:failures AS int[]), CAST(:problem_run AS int[]),
                           CAST(:problem_code AS text[]), CAST(:problem_message AS text[]), CAST(:problem_at AS timestamptz[]),

@@ -1,0 +1,187 @@
+"""What polls teach: answers in their order, an end counted once, nothing learned from what was no observation, and no evidence lost."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from tracker.core.generation import Output, State
+from tracker.core.observation import Observation, Problem, ProblemCode, Seen
+from tracker.store import clocks, credentials, due
+from tracker.store.clocks import Delta
+from tracker.store.due import Asked
+
+from .conftest import Place
+
+QUEUED, MADE = Seen("queued", State.QUEUED), Seen("dreaming", State.PROCESSING)
+DONE = Seen("completed", State.COMPLETED, outputs=(Output("video", 0, "https://cdn.example/v.mp4"),))
+ODD = Seen("completed", State.COMPLETED)
+BROKEN = Problem(ProblemCode.HTTP_ERROR, "500")
+
+
+def look(place: Place) -> Asked:
+    """The one generation that is due, claimed."""
+    [(_, claims)] = place.claim()
+    with place.services.database.transaction() as tx:
+        [asked] = due.asked(tx, claims, place.services.settings.poll_longest)
+        tx.execute(text("DELETE FROM flights"))
+    return asked
+
+
+def record(place: Place, asked: Asked, seen: Observation) -> None:
+    """An answer comes: now."""
+    polling, now = place.services.polling, place.now()
+    with place.services.database.transaction() as tx:
+        accounts = credentials.by_id(tx, [asked.credential_id])
+    polling._recording.record([polling._judge(asked, seen, b"", now)], now, accounts)
+
+
+def poll(place: Place, seen: Observation, after: float = 60.0) -> Asked:
+    place.ahead(after)
+    asked = look(place)
+    record(place, asked, seen)
+    return asked
+
+
+def learned(place: Place) -> dict[str, Any]:
+    """The clocks by phase, with all evidence folded in."""
+    with place.services.polling._learning.handing_over() as evidence, place.services.database.transaction() as tx:
+        clocks.append(tx, evidence)
+    place.services.upkeep.fold_clocks()
+    rows = place.rows("SELECT *, (SELECT sum(s) FROM unnest(exposure) s) AS watched FROM clocks")
+    return {row["phase"]: row for row in rows}
+
+
+def schedule(place: Place) -> Any:
+    [row] = place.rows("SELECT p.*, c.phase FROM polls p JOIN clocks c ON c.id = p.clock_id")
+    return row
+
+
+def test_an_answer_that_a_newer_one_overtook_changes_nothing(place: Place) -> None:
+    place.register("t")
+    older = look(place)
+    place.ahead(60)
+    newer = look(place)
+    record(place, newer, MADE)
+    before = schedule(place)
+    assert before["phase"] == "processing"
+    record(place, older, BROKEN)
+    after = schedule(place)
+    assert (after["phase"], after["clock_from"]) == ("processing", before["clock_from"])
+    assert (after["failures"], after["problem_code"], after["problem_run"]) == (0, None, 0)
+
+
+def test_problems_count_although_each_answer_comes_after_the_next_claim(place: Place) -> None:
+    place.register("t")
+    first = look(place)
+    place.ahead(60)
+    second = look(place)
+    record(place, first, BROKEN)
+    assert (schedule(place)["failures"], schedule(place)["problem_code"]) == (1, "http_error")
+    record(place, second, QUEUED)
+    assert schedule(place)["failures"] == 1, "it was decided before the first answer was known"
+
+
+def test_the_clock_restarts_half_way_between_the_looks_whatever_the_provider_says(place: Place) -> None:
+    place.register("t")
+    before = poll(place, QUEUED, after=0).asked_at
+    began = Seen("dreaming", State.PROCESSING, started_at=before - timedelta(hours=1))
+    after = poll(place, began).asked_at
+    row = schedule(place)
+    assert row["phase"] == "processing"
+    assert row["clock_from"] == before + (after - before) / 2
+
+
+def test_completed_without_a_url_teaches_nothing(place: Place) -> None:
+    place.register("t")
+    poll(place, QUEUED, after=0)
+    for _ in range(20):
+        poll(place, ODD, after=120)
+    found = learned(place)["waiting"]
+    assert found["tasks"] == 0
+    assert found["watched"] == pytest.approx(0, abs=1), "of 40 minutes of problems"
+    poll(place, DONE, after=120)
+    found = learned(place)["waiting"]
+    assert found["tasks"] == pytest.approx(1)
+    assert found["watched"] < 3000, "the time is watched once: up to the next good answer"
+
+
+def test_giving_up_is_not_an_end(place: Place) -> None:
+    place.register("t", timeout=60, give_up_after=60)
+    poll(place, QUEUED, after=0)
+    poll(place, QUEUED, after=61)
+    assert place.scalar("SELECT count(*) FROM polls") == 0, "given up"
+    assert learned(place)["waiting"]["tasks"] == 0
+
+
+def test_an_end_counts_once_though_two_answers_show_it(place: Place) -> None:
+    place.register("t")
+    first = look(place)
+    place.ahead(60)
+    second = look(place)
+    for asked in (second, first):
+        record(place, asked, DONE)
+    assert learned(place)["waiting"]["tasks"] == pytest.approx(1)
+
+
+def test_a_beginning_counts_once_though_two_answers_show_it(place: Place) -> None:
+    place.register("t")
+    first = look(place)
+    place.ahead(60)
+    second = look(place)
+    for asked in (second, first):
+        record(place, asked, MADE)
+    assert learned(place)["waiting"]["tasks"] == pytest.approx(1)
+
+
+def test_a_record_that_fails_has_taught_nothing(place: Place) -> None:
+    place.register("t")
+    asked = look(place)
+    place.ahead(30)
+    place.change("ALTER TABLE answers RENAME TO mislaid")
+    with pytest.raises(ProgrammingError):
+        record(place, asked, DONE)
+    place.change("ALTER TABLE mislaid RENAME TO answers")
+    assert learned(place)["waiting"]["tasks"] == 0
+    record(place, asked, DONE)
+    assert learned(place)["waiting"]["tasks"] == pytest.approx(1)
+
+
+def test_evidence_outlives_a_store_that_fails(place: Place) -> None:
+    place.register("t")
+    poll(place, QUEUED, after=0)
+    poll(place, QUEUED)
+    place.change("ALTER TABLE clock_deltas RENAME TO mislaid")
+    with pytest.raises(ProgrammingError):
+        learned(place)
+    place.change("ALTER TABLE mislaid RENAME TO clock_deltas")
+    poll(place, DONE)
+    found = learned(place)["waiting"]
+    assert found["tasks"] == pytest.approx(1)
+    assert 60 < found["watched"] < 121
+
+
+def test_clocks_merge_without_loss_while_many_append_and_two_fold(place: Place) -> None:
+    place.register("t")
+    clock_id = place.scalar("SELECT id FROM clocks")
+    appended = 120
+
+    def append(count: int) -> None:
+        for _ in range(count):
+            with place.services.database.transaction() as tx:
+                # No passages: nothing fades, so that what was put in is what must come out.
+                clocks.append(tx, [Delta(clock_id, [3, 40], [0.0, 0.0], [1.0, 0.0], [2.0, 5.0])])
+
+    with ThreadPoolExecutor(6) as threads:
+        writers = [threads.submit(append, appended // 4) for _ in range(4)]
+        folders = [threads.submit(lambda: [place.services.upkeep.fold_clocks() for _ in range(15)]) for _ in range(2)]
+        for run in (*writers, *folders):
+            run.result()
+    found = learned(place)["waiting"]
+    assert found["tasks"] == appended
+    assert (found["events"][3], found["exposure"][3], found["exposure"][40]) == (appended, 2 * appended, 5 * appended)
