@@ -147,6 +147,11 @@ def test_an_exponential_always_remains_its_mean(rate: float, age: float) -> None
     assert constant(rate).expected_remaining(age) == pytest.approx((1 - exp(-rate * horizon)) / rate, rel=1e-4)
 
 
+@given(clock=clocks, share=st.floats(0.001, 0.999))
+def test_the_age_by_which_a_share_has_ended_is_where_the_rest_survives(clock: Clock, share: float) -> None:
+    assert clock.survival(clock.ended_by(share)) == pytest.approx(1 - share, abs=1e-6)
+
+
 def test_a_memoryless_law_has_nothing_to_gain_and_a_sharp_one_much() -> None:
     assert constant(0.05).gain_limit() == pytest.approx(1.0, rel=0.01)
     sharp = Clock()

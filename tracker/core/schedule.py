@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import exp, expm1, log, sqrt
+from math import exp, expm1, inf, log, sqrt
 
 BUCKETS = 64
 EDGES: list[float] = [0.0] + [2.0 * 1800.0 ** (i / (BUCKETS - 1)) for i in range(BUCKETS)]
@@ -102,6 +102,19 @@ class Clock:
             total += alive * -expm1(-h * w) / h
             alive *= exp(-h * w)
         return total
+
+    def survival(self, age: float) -> float:
+        """The share of tasks that is still pending at `age`."""
+        return exp(-sum(h * w for _, h, w in self.walk(0.0, age)))
+
+    def ended_by(self, share: float) -> float:
+        """The age at which this share of the tasks has ended: 0.5 gives the median."""
+        left, age = -log(1 - share), 0.0
+        for bucket, h, w in self.walk(0.0, inf):
+            if h * w >= left or bucket == BUCKETS - 1:
+                return age + left / h
+            left, age = left - h * w, age + w
+        raise AssertionError("the last bucket has no end")  # pragma: no cover
 
     def gain_limit(self) -> float:
         """How many times fewer polls than a fixed interval the best schedule of this clock can need at equal mean delay.
