@@ -85,12 +85,15 @@ def test_a_provider_key_comes_by_pipe_file_or_variable_and_is_never_shown(cli: A
     )
     assert kept() == "sk-piped"
     (cli.folder / "key").write_text("sk-from-file\n")
-    said = cli("credentials", "set", "relay", "--api-key-file", "key", "--requests-per-second", "7")
+    said = cli(
+        "credentials", "set", "relay", "--api-key-file", "key", "--requests-per-second", "7", "--poll-price", "8"
+    )
     assert kept() == "sk-from-file"
     cli("credentials", "set", "relay", "--api-key-env", "MY_KEY", variables={"MY_KEY": "sk-from-variable"})
     assert kept() == "sk-from-variable"
     shown = cli.json("credentials", "show", "relay")
     assert (shown["providers"], shown["requests_per_second"], shown["has_api_key"]) == (["luma"], 7.0, True)
+    assert (shown["poll_price"], shown["poll_longest"]) == (8.0, None)
     assert "sk-" not in said.stdout + said.stderr + cli("credentials", "list").stdout
     assert (
         "in one way only"

@@ -191,16 +191,18 @@ class Registration:
             webhook_events=None if form.events is None else tuple(form.events),
             webhook_receiver_id=None if form.webhook_url is None else found.receivers[host_of(form.webhook_url)],
             download=found.download if form.download is None else form.wished,
-            next_poll_at=now + self._first_wait(form, learned, now - clock_from),
+            next_poll_at=now + self._first_wait(wish, learned, now - clock_from),
             clock_id=learned.id,
             clock_from=clock_from,
             **{name: getattr(form, name) for name in _SAME},
         )
 
-    def _first_wait(self, form: RegistrationForm, learned: Learned, age: timedelta) -> timedelta:
+    def _first_wait(self, wish: _Wish, learned: Learned, age: timedelta) -> timedelta:
+        form, account = wish.form, wish.account
         if form.submitted_at is None or age >= JUST_SUBMITTED:
             return timedelta(0)
-        price, longest = form.poll_price or self._price, form.poll_longest or self._longest
+        price = form.poll_price or account.poll_price or self._price
+        longest = form.poll_longest or account.poll_longest or self._longest
         gap = learned.clock.next_gap(age.total_seconds(), price, longest)
         return min(timedelta(seconds=gap), form.timeout)
 

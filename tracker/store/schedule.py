@@ -87,7 +87,7 @@ def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A generation as it enters the schedule."""
+    """A generation as it enters the schedule. `price` and `longest` are its own; None is the credential's, else the installation's."""
 
     generation_id: UUID
     credential_id: int
@@ -105,6 +105,10 @@ _TYPES = {
 }  # fmt: skip
 
 
+_KNOBS = {"price": "coalesce(r.price, c.poll_price)", "longest": "coalesce(r.longest, c.poll_longest)"}
+_ENTRY = ", ".join(_KNOBS.get(name, f"r.{name}") for name in _TYPES)
+
+
 def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
     """Put generations on the schedule (or back on it, as new)."""
     if not entering:
@@ -112,13 +116,39 @@ def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
     tx.execute(
         text(
             f"""
-            INSERT INTO polls ({", ".join(_TYPES)}) SELECT {", ".join(_TYPES)} FROM {records(_TYPES)}
+            INSERT INTO polls ({", ".join(_TYPES)})
+            SELECT {_ENTRY} FROM {records(_TYPES)} JOIN credentials c ON c.id = r.credential_id
             ON CONFLICT (generation_id) DO UPDATE
                SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
                    clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
                    answered_late = false, price = excluded.price, longest = excluded.longest"""
         ),
         {"rows": as_records(entering, _TYPES)},
+    )
+
+
+def steer(tx: Transaction, credential_id: int, now: datetime) -> None:
+    """Carry a credential's changed price and longest gap to its generations that have none of their own.
+
+    A next poll that lies further ahead than the new longest gap comes nearer; one that a failure put off stays.
+    """
+    tx.execute(
+        text(
+            """
+            WITH held AS MATERIALIZED (
+                SELECT generation_id FROM polls WHERE credential_id = :id ORDER BY generation_id FOR NO KEY UPDATE),
+            knobs AS MATERIALIZED (
+                SELECT g.id, coalesce(g.poll_price, c.poll_price) AS price, coalesce(g.poll_longest, c.poll_longest) AS longest
+                  FROM held JOIN generations g ON g.id = held.generation_id JOIN credentials c ON c.id = :id)
+            UPDATE polls p
+               SET price = k.price, longest = k.longest,
+                   due_at = CASE WHEN p.failures = 0 AND p.lane = 0
+                                 THEN least(p.due_at, :now + make_interval(secs => k.longest * (0.9 + 0.1 * random())))
+                                 ELSE p.due_at END
+              FROM knobs k
+             WHERE p.generation_id = k.id AND (p.price, p.longest) IS DISTINCT FROM (k.price, k.longest)"""
+        ),
+        {"id": credential_id, "now": now},
     )
 
 
