@@ -12,6 +12,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from tracker.core.generation import Output, State
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
+from tracker.core.schedule import BUCKETS
+from tracker.services.forms import CredentialForm, GenerationChange
 from tracker.store import clocks, credentials, due
 from tracker.store.clocks import Delta
 from tracker.store.due import Asked
@@ -185,3 +187,53 @@ def test_clocks_merge_without_loss_while_many_append_and_two_fold(place: Place) 
     found = learned(place)["waiting"]
     assert found["tasks"] == appended
     assert (found["events"][3], found["exposure"][3], found["exposure"][40]) == (appended, 2 * appended, 5 * appended)
+
+
+def believe(place: Place, phase: str, mean: float, tasks: float = 100) -> None:
+    """Make one phase of the clock sure of an exponential law."""
+    with place.services.database.transaction() as tx:
+        clocks.ensure(tx, [("luma", "")], phase, price=0.5, longest=60.0)
+    place.change(
+        "UPDATE clocks SET events = :events, exposure = :exposure, tasks = :tasks WHERE phase = :phase",
+        phase=phase, events=[1e9 / mean] * BUCKETS, exposure=[1e9] * BUCKETS, tasks=tasks,
+    )  # fmt: skip
+
+
+def test_the_end_is_expected_after_the_queue_and_the_making(place: Place) -> None:
+    g = place.register("t")
+
+    def expected() -> float | None:
+        place.services.generations._learned_at = float("-inf")
+        at = place.get(g).expected_at
+        return None if at is None else (at - place.now()).total_seconds()
+
+    believe(place, "waiting", 30)
+    assert expected() == pytest.approx(30, abs=1), "a provider that shows no processing"
+    believe(place, "processing", 200, tasks=0)
+    assert expected() is None, "nobody knows yet how long it is made"
+    believe(place, "processing", 200)
+    assert expected() == pytest.approx(230, abs=2)
+    poll(place, QUEUED, after=0)
+    assert expected() == pytest.approx(230, abs=2)
+    poll(place, MADE)
+    assert expected() == pytest.approx(200, abs=2)
+
+
+def test_another_credential_keeps_the_clock_of_one_that_is_being_made(place: Place) -> None:
+    fields = {"providers": ["luma"], "base_url": place.relay.url, "poll_longest": 33}
+    place.services.credentials.put(place.project, "other", CredentialForm.model_validate(fields))
+    g = place.register("t")
+    poll(place, QUEUED, after=0)
+    poll(place, MADE)
+    before = schedule(place)
+    place.services.generations.edit(place.project, g.id, GenerationChange(credential="other"))
+    after = schedule(place)
+    assert (after["phase"], after["clock_from"]) == ("processing", before["clock_from"])
+    assert (after["longest"], after["credential_id"] == before["credential_id"]) == (33, False)
+    place.services.generations.edit(place.project, g.id, GenerationChange(kind="extend"))
+    moved = schedule(place)
+    assert (moved["phase"], moved["clock_from"]) == ("processing", before["clock_from"])
+    assert moved["clock_id"] != before["clock_id"], "another kind is learned by itself"
+    place.services.generations.cancel(place.project, g.id)
+    place.services.generations.retrack(place.project, g.id)
+    assert schedule(place)["phase"] == "waiting", "tracked again from the beginning"
