@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -12,11 +13,11 @@ from sqlalchemy.exc import ProgrammingError
 
 from tracker.core.generation import Output, State
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
-from tracker.core.schedule import BUCKETS
+from tracker.core.schedule import BUCKETS, Clock
 from tracker.services.forms import CredentialForm, GenerationChange
 from tracker.store import clocks, credentials, due
 from tracker.store.clocks import Delta
-from tracker.store.due import Asked
+from tracker.store.due import SHORTEST_CLAIM, Asked
 
 from .conftest import Place
 
@@ -192,7 +193,7 @@ def test_clocks_merge_without_loss_while_many_append_and_two_fold(place: Place) 
 def believe(place: Place, phase: str, mean: float, tasks: float = 100) -> None:
     """Make one phase of the clock sure of an exponential law."""
     with place.services.database.transaction() as tx:
-        clocks.ensure(tx, [("luma", "")], phase, price=0.5, longest=60.0)
+        clocks.ensure(tx, [("luma", "")], phase, price=0.5)
     place.change(
         "UPDATE clocks SET events = :events, exposure = :exposure, tasks = :tasks WHERE phase = :phase",
         phase=phase, events=[1e9 / mean] * BUCKETS, exposure=[1e9] * BUCKETS, tasks=tasks,
@@ -237,3 +238,75 @@ def test_another_credential_keeps_the_clock_of_one_that_is_being_made(place: Pla
     place.services.generations.cancel(place.project, g.id)
     place.services.generations.retrack(place.project, g.id)
     assert schedule(place)["phase"] == "waiting", "tracked again from the beginning"
+
+
+def _ninety_seconds() -> Clock:
+    """A clock that has seen 200 tasks of about 90 seconds."""
+    clock, dice = Clock(), random.Random(7)
+    for _ in range(200):
+        end, before = dice.gauss(90, 12), 0.0
+        while before < end:
+            clock.observe(before, before + 6, done=before + 6 >= end)
+            before += 6
+    return clock
+
+
+def _waits(
+    place: Place, knobs: list[tuple[float, float | None, float | None]], clock: Clock
+) -> list[tuple[float, bool]]:
+    """For generations of these (age, price, longest), asked about now: seconds to the next poll, and whether that was written."""
+    made = [place.register(f"t{i}") for i in range(len(knobs))]
+    place.change(
+        "UPDATE clocks SET events = :events, exposure = :exposure, gaps = :gaps",
+        events=clock.events, exposure=clock.exposure, gaps=clock.gaps(0.5),
+    )  # fmt: skip
+    for g, (age, price, longest) in zip(made, knobs, strict=True):
+        place.change(
+            "UPDATE polls SET clock_from = :from, due_at = :now, price = :price, longest = :longest WHERE generation_id = :id",
+            **{"from": place.now() - timedelta(seconds=age), "now": place.now(), "price": price, "longest": longest, "id": g.id},
+        )  # fmt: skip
+    [(_, claims)] = place.claim()
+    with place.services.database.transaction() as tx:
+        asked = {a.id: a for a in due.asked(tx, claims, place.services.settings.poll_longest)}
+    learning, now = place.services.polling._learning, max(a.asked_at for a in asked.values())
+    learning.refresh({a.clock_id for a in asked.values()})
+    found = []
+    for g in made:
+        a = asked[g.id]
+        mended = learning.mended(a, now)
+        found.append(((a.due_at - a.asked_at).total_seconds() if mended is None else mended, mended is not None))
+    return found
+
+
+def test_a_price_of_its_own_is_the_rule_on_a_learned_clock(place: Place) -> None:
+    clock = _ninety_seconds()
+    ages = (0.5, 7, 20, 40, 65, 80, 95, 120, 300, 1500)
+    knobs = [(age, price, longest) for age in ages for price in (0.05, 0.3, 2, 8, 60) for longest in (None, 20, 300)]
+    for (age, price, longest), (wait, _) in zip(knobs, _waits(place, knobs, clock), strict=True):
+        bound = longest or place.services.settings.poll_longest
+        rule = clock.next_gap(age, price, bound)
+        assert 0.7 * rule <= wait <= max(1.4 * rule, 1.1 * SHORTEST_CLAIM), (age, price, longest, rule)
+        assert wait <= bound
+
+
+def test_a_strained_budget_is_paid_for_at_any_price(place: Place) -> None:
+    clock = _ninety_seconds()
+    [(plain, _)] = _waits(place, [(7, 8.0, 300.0)], clock)
+    with place.services.database.transaction() as tx:
+        [a] = due.asked(tx, [(str(place.scalar("SELECT generation_id FROM polls")), 1)], 60.0)
+    strained = a._replace(due_at=a.asked_at + 3 * (a.due_at - a.asked_at))
+    mended = place.services.polling._learning.mended(strained, a.asked_at)
+    assert mended is not None
+    assert 2 * plain < mended < 4 * plain
+
+
+def test_a_longest_gap_under_the_shortest_claim_holds(place: Place) -> None:
+    knobs = [(age, price, longest) for age in (0, 40, 300) for price in (None, 8.0) for longest in (1.0, 2.5, 4.5)]
+    for (_, _, longest), (wait, _) in zip(knobs, _waits(place, knobs, Clock()), strict=True):
+        assert longest is not None
+        assert 0.5 <= wait <= longest
+
+
+def test_most_polls_need_no_write_of_their_own(place: Place) -> None:
+    knobs = [(age, None, 30.0) for age in (0, 7, 20, 40, 60, 300)]
+    assert not any(written for _, written in _waits(place, knobs, _ninety_seconds()))

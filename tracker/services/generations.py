@@ -32,11 +32,11 @@ class Generations:
     """`remove` deletes stored copies by their keys; it is called after the commit."""
 
     def __init__(
-        self, database: Database, bell_: bell.Bell, policy: Policy, *, price: float, longest: float, base_url: str,
+        self, database: Database, bell_: bell.Bell, policy: Policy, *, price: float, base_url: str,
         remove: Callable[[Sequence[str]], None],
     ) -> None:  # fmt: skip
         self._database, self._bell, self._policy = database, bell_, policy
-        self._price, self._longest, self._base_url, self._remove = price, longest, base_url, remove
+        self._price, self._base_url, self._remove = price, base_url, remove
         self._learned: dict[int, Learned] = {}
         self._processing: dict[tuple[str, str], Learned] = {}
         self._learned_at = float("-inf")
@@ -205,7 +205,7 @@ class Generations:
         # One that is being made stays where it is on its clock, whoever is asked about it.
         began = g.clock_from if g.state is State.PROCESSING else None
         key, phase = (g.provider, subject_of(g)), "waiting" if began is None else "processing"
-        learned = clocks.ensure(tx, [key], phase, price=self._price, longest=self._longest)[key]
+        learned = clocks.ensure(tx, [key], phase, price=self._price)[key]
         entry = schedule.Scheduled(
             generation_id=g.id, credential_id=g.credential_id, clock_id=learned.id, due_at=now,
             clock_from=began or g.submitted_at or g.registered_at, timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,

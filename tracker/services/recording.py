@@ -26,7 +26,7 @@ from tracker.services.learning import Learning
 from tracker.store import artifacts, credentials, db, events, generations, outbox, schedule
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
-from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.due import Asked
 from tracker.store.schedule import PollChange
 
 log = logging.getLogger(__name__)
@@ -172,8 +172,7 @@ class Recording:
     def _due(self, a: Asked, decision: Decision, now: datetime) -> datetime | None:
         if decision.wait is not None:
             return now + timedelta(seconds=decision.wait)
-        # The claim kept others away for its shortest lease; where the true wait is shorter, the due time is pulled back.
-        gap = self._learning.sooner(a, now, SHORTEST_CLAIM - 1)
+        gap = self._learning.mended(a, now)
         return None if gap is None else now + timedelta(seconds=gap)
 
     @staticmethod

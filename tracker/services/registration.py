@@ -124,9 +124,7 @@ class Registration:
         hosts = {host_of(wish.form.webhook_url) for wish in wishes if wish.form.webhook_url is not None}
         return _Found(
             receivers=endpoints.receivers_of_hosts(tx, project_id, hosts) if hosts else {},
-            clocks=clocks.ensure(
-                tx, {wish.clock for wish in wishes}, "waiting", price=self._price, longest=self._longest
-            ),
+            clocks=clocks.ensure(tx, {wish.clock for wish in wishes}, "waiting", price=self._price),
             download=keeping.rules(tx, project_id).download,
         )
 

@@ -22,13 +22,11 @@ FORGOTTEN_AT_ONCE = 2000
 
 
 class Upkeep:
-    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads."""
+    """`price` is the schedule's default, for the gaps that the claim reads."""
 
-    def __init__(
-        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float
-    ) -> None:
+    def __init__(self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float) -> None:
         self._database, self._bell, self._recovery = database, bell_, recovery
-        self._price, self._longest = price, longest
+        self._price = price
 
     def tick(self) -> None:
         """The safety net under every ring: what is due is rung for, whoever forgot to."""
@@ -52,7 +50,7 @@ class Upkeep:
     def fold_clocks(self) -> int:
         """Merge what polls showed into the learned clocks; returns how many clocks changed."""
         with self._database.transaction() as tx:
-            return clocks.fold(tx, price=self._price, longest=self._longest, now=db.now(tx))
+            return clocks.fold(tx, price=self._price, now=db.now(tx))
 
     def sweep(self) -> int:
         """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches.
