@@ -94,8 +94,8 @@ def test_the_doubt_gathered_until_the_next_poll_is_worth_the_price(age: float, p
 
 def test_gaps_are_the_gaps_at_the_edges() -> None:
     gaps = Clock().gaps(0.5)
-    assert [min(gap, 60) for gap in gaps] == [Clock().next_gap(edge, 0.5, 60) for edge in EDGES]
-    assert max(gaps) > 60, "whoever reads them bounds them"
+    assert [min(gap, 20) for gap in gaps] == [Clock().next_gap(edge, 0.5, 20) for edge in EDGES]
+    assert max(gaps) > 20, "whoever reads them bounds them"
 
 
 @given(a=ages, length=st.floats(0.001, 600), done=st.booleans())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from math import sqrt
 from typing import Any
 
 import pytest
@@ -195,8 +196,8 @@ def believe(place: Place, phase: str, mean: float, tasks: float = 100) -> None:
     with place.services.database.transaction() as tx:
         clocks.ensure(tx, [("luma", "")], phase, price=0.5)
     place.change(
-        "UPDATE clocks SET events = :events, exposure = :exposure, tasks = :tasks WHERE phase = :phase",
-        phase=phase, events=[1e9 / mean] * BUCKETS, exposure=[1e9] * BUCKETS, tasks=tasks,
+        "UPDATE clocks SET events = :events, exposure = :exposure, gaps = :gaps, tasks = :tasks WHERE phase = :phase",
+        phase=phase, events=[1e9 / mean] * BUCKETS, exposure=[1e9] * BUCKETS, gaps=[sqrt(mean)] * (BUCKETS + 1), tasks=tasks,
     )  # fmt: skip
 
 
@@ -218,6 +219,17 @@ def test_the_end_is_expected_after_the_queue_and_the_making(place: Place) -> Non
     assert expected() == pytest.approx(230, abs=2)
     poll(place, MADE)
     assert expected() == pytest.approx(200, abs=2)
+
+
+def test_who_begins_to_be_processed_is_asked_about_next_by_that_clock(place: Place) -> None:
+    place.register("t")
+    poll(place, QUEUED, after=0)
+    believe(place, "waiting", 30)
+    believe(place, "processing", 2000)
+    place.services.polling._learning._learned_at = float("-inf")
+    poll(place, MADE)
+    wait = (schedule(place)["due_at"] - place.now()).total_seconds()
+    assert 0.85 * sqrt(2000) < wait < 1.1 * sqrt(2000), "and not sqrt(30) as while it waited"
 
 
 def test_another_credential_keeps_the_clock_of_one_that_is_being_made(place: Place) -> None:

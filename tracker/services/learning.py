@@ -58,16 +58,20 @@ class Learning:
                 made = clocks.ensure(tx, subjects, "processing", price=self._price)
             self._processing |= {learned.id: made[learned.provider, learned.subject].id for learned in waiting}
 
-    def processing_clock(self, a: Asked) -> tuple[int | None, datetime | None]:
-        """The clock of a generation that begins to be processed, and when it did: half-way between our two looks.
+    def begun(self, a: Asked) -> Asked:
+        """A generation that was seen to be processed now, on the clock of that, which started half-way between our two looks.
 
         Not when the provider says it did: its clock may be wrong, and what is learned would be as wrong for good.
         """
-        clock_id = self._processing.get(a.clock_id)
-        if clock_id is None:
-            return None, None
         before = min(max(a.watched_at or a.clock_from, a.clock_from), a.asked_at)
-        return clock_id, before + (a.asked_at - before) / 2
+        began = before + (a.asked_at - before) / 2
+        return a._replace(clock_id=self._processing.get(a.clock_id, a.clock_id), clock_from=began)
+
+    def first_gap(self, a: Asked, now: datetime) -> float:
+        """Seconds to the next poll of a generation that has just begun on this clock: the claim knew only the one before."""
+        learned, age = self._clock(a), (now - a.clock_from).total_seconds()
+        gap = learned.clock.next_gap(age, a.price or learned.price, a.known.longest)
+        return _spread(gap, a.known.longest, (a.known.timeout_at - now).total_seconds())
 
     def mended(self, a: Asked, now: datetime) -> float | None:
         """Seconds to the next poll of a generation seen pending now, where the claim could not arrange it right; None where it did.

@@ -142,12 +142,11 @@ class Recording:
             events.add_detail(tx, g.id, {"answer_after": late})
 
     def _poll_change(self, j: Judged, now: datetime) -> PollChange | None:
-        a, decision = j.asked, j.decision
-        problem = decision.problem
+        decision, problem = j.decision, j.decision.problem
         if decision.over and problem is None:
             return None
         began = decision.to is State.PROCESSING
-        clock_id, clock_from = self._learning.processing_clock(a) if began else (None, None)
+        a = self._learning.begun(j.asked) if began else j.asked
         due_at = self._due(a, decision, now)
         late = a.known.state is State.TIMED_OUT or decision.to is State.TIMED_OUT
         recovered = problem is None and a.known.failures > 0
@@ -165,14 +164,15 @@ class Recording:
             problem_at=now if problem else None,
             answered_late=decision.answered_late,
             lane=int(late),
-            clock_id=clock_id,
-            clock_from=clock_from,
+            clock_id=a.clock_id if began else None,
+            clock_from=a.clock_from if began else None,
         )
 
     def _due(self, a: Asked, decision: Decision, now: datetime) -> datetime | None:
         if decision.wait is not None:
             return now + timedelta(seconds=decision.wait)
-        gap = self._learning.mended(a, now)
+        began = decision.to is State.PROCESSING
+        gap = self._learning.first_gap(a, now) if began else self._learning.mended(a, now)
         return None if gap is None else now + timedelta(seconds=gap)
 
     @staticmethod
