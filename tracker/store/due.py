@@ -28,8 +28,8 @@ UNREAD_LEASE = timedelta(seconds=15)
 """A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
-MOST_COUNTED = 2000
-"""Due polls that are counted behind a claim; more of them are an overload at any rate."""
+MOST_COUNTED = 500
+"""Due polls that are counted behind a claim, which costs 1 us each; more of them are taken for an overload at any rate."""
 FLIGHT_LEASE = timedelta(seconds=45)
 """After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
 
