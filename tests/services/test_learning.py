@@ -80,6 +80,21 @@ def test_an_answer_that_a_newer_one_overtook_changes_nothing(place: Place) -> No
     assert (after["failures"], after["problem_code"], after["problem_run"]) == (0, None, 0)
 
 
+def test_an_answer_of_an_earlier_life_changes_nothing(place: Place) -> None:
+    g = place.register("t")
+    for _ in range(2):
+        poll(place, QUEUED)
+    place.ahead(60)
+    asked = look(place)
+    place.services.generations.cancel(place.project, g.id)
+    place.services.generations.retrack(place.project, g.id)
+    record(place, asked, BROKEN)
+    assert (schedule(place)["failures"], schedule(place)["problem_code"]) == (0, None)
+    place.change("UPDATE polls SET due_at = now()")
+    poll(place, BROKEN, after=0)
+    assert (schedule(place)["failures"], schedule(place)["problem_code"]) == (1, "http_error"), "the new life counts"
+
+
 def test_problems_count_although_each_answer_comes_after_the_next_claim(place: Place) -> None:
     place.register("t")
     first = look(place)

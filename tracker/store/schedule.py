@@ -49,9 +49,10 @@ _NEWS = {
     "problem_at": "coalesce(c.problem_at, p.problem_at)", "answered": "c.fence",
 }  # fmt: skip
 """What an answer tells, as long as none to a newer claim was taken in. Whether there is a newer claim says nothing: while a provider
-hangs, every answer comes after the next claim."""
+hangs, every answer comes after the next claim. (An answer with a fence yet to come is to a row that was here before.)"""
 _IN_TURN = ", ".join(
-    f"{name} = CASE WHEN p.answered > c.fence THEN p.{name} ELSE {news} END" for name, news in _NEWS.items()
+    f"{name} = CASE WHEN p.answered > c.fence OR c.fence > p.fence THEN p.{name} ELSE {news} END"
+    for name, news in _NEWS.items()
 )
 
 
