@@ -87,7 +87,7 @@ def _measured(ground: Ground, size: int, most: int) -> dict[str, Any]:
 
 
 def _fill(database: Database, size: int) -> None:
-    gaps = Clock().gaps(0.5, 60)
+    gaps = Clock().gaps(0.5)
     with database.transaction() as tx:
         tx.execute(text("SET LOCAL statement_timeout = 0"))
         tx.execute(text("ALTER TABLE polls DROP CONSTRAINT polls_generation_id_fkey"))

@@ -69,7 +69,8 @@ def learned(ends: Sequence[float], price: float, dice: random.Random) -> list[Se
             if done or age >= HORIZON:
                 seen[task] = (polls, age - ends[task] if done else float("nan"))
                 continue
-        gap = max(0.5, clock.next_gap(age, price, LONGEST) * dice.uniform(0.9, 1.1))
+        gap, roll = clock.next_gap(age, price, LONGEST), dice.random()
+        gap = max(0.5, min(gap * (0.9 + 0.2 * roll), LONGEST * (0.9 + 0.1 * roll)))
         heapq.heappush(agenda, (task * EVERY + min(age + gap, HORIZON), task, age, polls + 1))
     return seen
 

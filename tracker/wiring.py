@@ -97,7 +97,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
     session: Callable[[], GuardedSession] = cache(lambda: GuardedSession(policy))
     store = store_at(settings.artifacts, settings.home.resolve() / "spool")
     price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
-    learning = Learning(database, price=price, longest=longest)
+    learning = Learning(database, price=price)
     recording = Recording(database, bell, learning, base_url=base_url)
     recovery = Recovery(database, bell, kept=settings.deliveries_kept)
     return Services(
@@ -106,9 +106,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         vault=vault,
         bell=bell,
         registration=Registration(database, bell, policy, price=price, longest=longest, base_url=base_url),
-        generations=Generations(
-            database, bell, policy, price=price, longest=longest, base_url=base_url, remove=remover(store)
-        ),
+        generations=Generations(database, bell, policy, price=price, base_url=base_url, remove=remover(store)),
         # The oldest key stays when newer ones are put in front: links outlive a rotation.
         artifacts=Artifacts(database, store, secret=secret_keys.split(",")[-1].strip(), base_url=base_url),
         deliveries=Deliveries(database, bell),
@@ -144,7 +142,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
             copies=Copies(database, bell, store, base_url=base_url, by_content=settings.artifacts_by_content),
         ),
         keeping=Keeping(database, store, remover(store), by_content=settings.artifacts_by_content),
-        upkeep=Upkeep(database, bell, recovery, price=price, longest=longest, kept=settings.deliveries_kept),
+        upkeep=Upkeep(database, bell, recovery, price=price, kept=settings.deliveries_kept),
         crew=Crew(),
     )
 

@@ -24,6 +24,23 @@ def test_a_credential_is_stored_and_its_key_never_shown(api: Any) -> None:
     assert not any(KEY in text for text in (answer.text, changed.text, page.text, api.get("/v1/credentials/acme").text))
 
 
+def test_how_often_its_generations_are_asked_about(api: Any) -> None:
+    fields = ("poll_price", "poll_longest")
+    put = "/v1/credentials/acme"
+
+    def shown(**sent: Any) -> tuple[Any, ...]:
+        answer = api.shows(api.call("PUT", put, json=sent), schemas.CredentialShown)
+        assert api.get(put).json()["updated_at"] == answer["updated_at"]
+        return tuple(answer[name] for name in fields)
+
+    assert shown(providers=["luma"]) == (None, None), "as the installation"
+    assert shown(poll_price=0.05, poll_longest=20) == (0.05, 20)
+    assert shown(concurrency=7) == (0.05, 20), "what is not sent stays"
+    assert shown(poll_price=None) == (None, 20)
+    for name, wrong in (("poll_price", 0), ("poll_price", 3601), ("poll_longest", 0.5), ("poll_longest", "often")):
+        api.problem(api.call("PUT", put, json={name: wrong}), 422, "invalid", name)
+
+
 def test_wrong_credentials_are_refused(shared_api: Any) -> None:
     put = "/v1/credentials/wrong"
     shared_api.problem(shared_api.call("PUT", put, json={}), 422, "invalid", "providers")

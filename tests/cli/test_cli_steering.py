@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook
 
+from tracker.core.schedule import Clock
 from tracker.errors import UnauthorizedError
 from tracker.wiring import Services
 
@@ -82,12 +85,15 @@ def test_a_provider_key_comes_by_pipe_file_or_variable_and_is_never_shown(cli: A
     )
     assert kept() == "sk-piped"
     (cli.folder / "key").write_text("sk-from-file\n")
-    said = cli("credentials", "set", "relay", "--api-key-file", "key", "--requests-per-second", "7")
+    said = cli(
+        "credentials", "set", "relay", "--api-key-file", "key", "--requests-per-second", "7", "--poll-price", "8"
+    )
     assert kept() == "sk-from-file"
     cli("credentials", "set", "relay", "--api-key-env", "MY_KEY", variables={"MY_KEY": "sk-from-variable"})
     assert kept() == "sk-from-variable"
     shown = cli.json("credentials", "show", "relay")
     assert (shown["providers"], shown["requests_per_second"], shown["has_api_key"]) == (["luma"], 7.0, True)
+    assert (shown["poll_price"], shown["poll_longest"]) == (8.0, None)
     assert "sk-" not in said.stdout + said.stderr + cli("credentials", "list").stdout
     assert (
         "in one way only"
@@ -140,3 +146,41 @@ def test_clocks_appear_with_the_first_generation(cli: Any, registered: Callable[
     [clock] = cli.json("clocks")["data"]
     assert (clock["provider"], clock["subject"], clock["count"]) == ("luma", "ray-2", 0)
     assert 1 < clock["gap_at_0_s"] < clock["gap_at_120_s"] < 60
+
+
+def test_clocks_show_the_law_that_was_learned(
+    cli: Any, registered: Callable[..., dict[str, Any]], services: Services
+) -> None:
+    registered("task-1", "--model", "ray-2")
+    clock, dice = Clock(), random.Random(7)
+    for _ in range(300):
+        end, before = dice.gauss(90, 12), 0.0
+        while before < end:
+            clock.observe(before, before + 6, done=before + 6 >= end)
+            before += 6
+    with services.database.transaction() as tx:
+        tx.execute(
+            text("UPDATE clocks SET events = :events, exposure = :exposure, tasks = 300"),
+            {"events": clock.events, "exposure": clock.exposure},
+        )
+    [shown] = cli.json("clocks")["data"]
+    assert shown["mean_seconds"] == pytest.approx(90, abs=8)
+    assert shown["half_by_seconds"] == pytest.approx(90, abs=5)
+    assert shown["nine_tenths_by_seconds"] == pytest.approx(106, abs=8)
+    assert shown["gain_limit"] == pytest.approx(clock.gain_limit(), abs=0.01)
+    bars = shown["histogram"]
+    assert [bar["from"] for bar in bars] == [0, *(bar["to"] for bar in bars[:-1])], "without a hole"
+    assert sum(bar["ends"] for bar in bars) + shown["later"] == pytest.approx(1, abs=0.001)
+    assert max(bars, key=lambda bar: bar["ends"])["from"] in {80, 90}
+    early, ripe = (next(bar for bar in bars if bar["to"] > age) for age in (20, 85))
+    assert early["expected_remaining"] == pytest.approx(70, abs=12)
+    assert ripe["expected_remaining"] < 30
+    assert early["gap"] > 5 * ripe["gap"]
+    [line] = [line for line in cli("clocks").stdout.splitlines() if "ray-2" in line]
+    assert "█" in line
+    assert line.endswith(f"{shown['gain_limit']:.1f}x")
+    full = cli("clocks", "luma").stdout
+    assert "half by 9" in full
+    assert max(full.splitlines(), key=lambda line: line.count("█")).split()[0] in {"80-90", "90-100"}
+    assert max(map(len, full.splitlines())) <= 80
+    assert "no clocks yet" in cli("clocks", "kling").stdout

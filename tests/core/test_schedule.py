@@ -93,9 +93,9 @@ def test_the_doubt_gathered_until_the_next_poll_is_worth_the_price(age: float, p
 
 
 def test_gaps_are_the_gaps_at_the_edges() -> None:
-    gaps = Clock().gaps(0.5, 60)
-    assert gaps == [Clock().next_gap(edge, 0.5, 60) for edge in EDGES]
-    assert all(0 < gap <= 60 for gap in gaps)
+    gaps = Clock().gaps(0.5)
+    assert [min(gap, 20) for gap in gaps] == [Clock().next_gap(edge, 0.5, 20) for edge in EDGES]
+    assert max(gaps) > 20, "whoever reads them bounds them"
 
 
 @given(a=ages, length=st.floats(0.001, 600), done=st.booleans())
@@ -145,6 +145,11 @@ def test_a_clock_forgets_when_tasks_become_slower() -> None:
 def test_an_exponential_always_remains_its_mean(rate: float, age: float) -> None:
     horizon = 6 * 3600.0
     assert constant(rate).expected_remaining(age) == pytest.approx((1 - exp(-rate * horizon)) / rate, rel=1e-4)
+
+
+@given(clock=clocks, share=st.floats(0.001, 0.999))
+def test_the_age_by_which_a_share_has_ended_is_where_the_rest_survives(clock: Clock, share: float) -> None:
+    assert clock.survival(clock.ended_by(share)) == pytest.approx(1 - share, abs=1e-6)
 
 
 def test_a_memoryless_law_has_nothing_to_gain_and_a_sharp_one_much() -> None:

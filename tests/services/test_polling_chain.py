@@ -118,7 +118,18 @@ def test_retry_after_wins_up_to_an_hour(place: Place, relay: Relay, asked: int, 
     place.poll()
     next_poll = place.get(g).next_poll_at
     assert next_poll is not None
-    assert honoured - 2 <= (next_poll - place.now()).total_seconds() <= honoured
+    assert honoured - 2 <= (next_poll - place.now()).total_seconds() <= min(honoured * 1.1, HOUR)
+
+
+def test_who_were_told_to_come_back_together_do_not(place: Place, relay: Relay) -> None:
+    for n in range(20):
+        relay.answers(f"t{n}", "later", status=503, headers={"Retry-After": "600"})
+        place.register(f"t{n}")
+    asked_at = place.now()
+    place.poll()
+    waits = [(row["due_at"] - asked_at).total_seconds() for row in place.rows("SELECT due_at FROM polls")]
+    assert 600 <= min(waits) < 630
+    assert max(waits) - min(waits) > 20
 
 
 def test_too_many_requests_blocks_the_account(place: Place, relay: Relay) -> None:

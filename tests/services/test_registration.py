@@ -13,8 +13,9 @@ from tracker.core.generation import Generation
 from tracker.errors import ConflictError, InvalidError, TrackerError
 from tracker.services.forms import CredentialForm, RegistrationForm
 from tracker.services.registration import Registered
+from tracker.store import credentials
 
-from .conftest import Place
+from .conftest import Place, until
 
 FULL: dict[str, Any] = {
     "webhook_url": "http://127.0.0.1:9/hook", "events": ["generation.completed"], "download": ["video"], "metadata": {"user": 7},
@@ -33,6 +34,61 @@ def _register(place: Place, task: str = "t", **fields: Any) -> Registered:
 
 def _created(outcome: Registered | TrackerError) -> bool | str:
     return outcome.created if isinstance(outcome, Registered) else type(outcome).__name__
+
+
+def _knobs(place: Place) -> dict[str, tuple[float | None, float | None]]:
+    rows = place.rows("SELECT g.task_id, p.price, p.longest FROM polls p JOIN generations g ON g.id = p.generation_id")
+    return {row["task_id"]: (row["price"], row["longest"]) for row in rows}
+
+
+def test_price_and_longest_are_its_own_else_the_credentials_else_the_installations(place: Place) -> None:
+    def put(**fields: Any) -> None:
+        place.services.credentials.put(place.project, "default", CredentialForm(**fields))
+
+    _register(place, "before", poll_longest=33)
+    put(poll_price=8, poll_longest=300)
+    _register(place, "plain")
+    _register(place, "own", poll_price=0.1)
+    assert _knobs(place) == {"before": (8, 33), "plain": (8, 300), "own": (pytest.approx(0.1), 300)}
+    put(concurrency=7)
+    put(poll_price=2)
+    assert _knobs(place) == {"before": (2, 33), "plain": (2, 300), "own": (pytest.approx(0.1), 300)}
+    plain = _register(place, "plain").generation
+    place.services.generations.cancel(place.project, plain.id)
+    place.services.generations.retrack(place.project, plain.id)
+    assert _knobs(place)["plain"] == (2, 300)
+    put(poll_price=None, poll_longest=None)
+    assert _knobs(place) == {"before": (None, 33), "plain": (None, None), "own": (pytest.approx(0.1), None)}
+
+
+def test_a_shorter_longest_gap_holds_at_once_except_where_a_failure_waits(place: Place) -> None:
+    for task in ("fine", "failing"):
+        _register(place, task)
+    place.change("UPDATE polls SET due_at = now() + interval '1 h'")
+    place.change(
+        "UPDATE polls SET failures = 1 FROM generations g WHERE g.id = generation_id AND g.task_id = 'failing'"
+    )
+    place.services.credentials.put(place.project, "default", CredentialForm(poll_longest=20))
+    rows = place.rows("SELECT g.task_id, due_at FROM polls JOIN generations g ON g.id = generation_id")
+    waits = {row["task_id"]: (row["due_at"] - place.now()).total_seconds() for row in rows}
+    assert 15 < waits["fine"] <= 20
+    assert waits["failing"] > 3000
+
+
+def test_whoever_registers_while_a_credential_changes_gets_the_new_values(place: Place) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(1) as threads:
+        with place.services.database.transaction() as tx:
+            # As a registration under way does it: hold the account, then enter the schedule.
+            credentials.hold(tx, {credentials.of_project(tx, place.project)[0].id})
+            change = threads.submit(
+                place.services.credentials.put, place.project, "default", CredentialForm(poll_price=8)
+            )
+            until(lambda: place.scalar(waiting), "the change waits for the registration")
+            _register(place, "meanwhile")
+            assert _knobs(place) == {"meanwhile": (None, None)}
+        change.result(10)
+    assert _knobs(place) == {"meanwhile": (8, None)}
 
 
 def test_every_field_is_stored_as_it_was_sent(place: Place) -> None:

@@ -56,7 +56,7 @@ class Rows:
             self.scalar(
                 "INSERT INTO clocks (provider, subject, phase, events, exposure, gaps, price)"
                 " VALUES ('luma', :subject, 'waiting', :events, :exposure, :gaps, 0.5) RETURNING id",
-                subject=subject, events=clock.events, exposure=clock.exposure, gaps=clock.gaps(0.5, 60),
+                subject=subject, events=clock.events, exposure=clock.exposure, gaps=clock.gaps(0.5),
             )
         )  # fmt: skip
 

@@ -209,6 +209,12 @@ class CredentialShown(Shown):
     from_environment: bool
     requests_per_second: float
     concurrency: int
+    poll_price: float | None = Field(
+        description="Seconds of waiting that one request is worth; null is the installation's."
+    )
+    poll_longest: float | None = Field(
+        description="Longest gap between two requests in seconds; null is the installation's."
+    )
     state: Literal["active", "paused"]
     paused_reason: str | None
     paused_at: Time | None

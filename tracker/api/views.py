@@ -83,7 +83,9 @@ def endpoint(e: Endpoint) -> dict[str, Any]:
 
 def credential(c: Credential, base_url: str) -> dict[str, Any]:
     """A provider account without its key."""
-    same = ("name", "base_url", "requests_per_second", "concurrency", "state", "paused_reason")
+    same = (
+        "name", "base_url", "requests_per_second", "concurrency", "poll_price", "poll_longest", "state", "paused_reason",
+    )  # fmt: skip
     return {
         **{name: getattr(c, name) for name in same},
         "providers": list(c.providers),

@@ -58,6 +58,12 @@ def set_(
     ] = None,
     requests_per_second: Annotated[float | None, typer.Option(help="Its budget (default 20).")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Requests at once (default 50).")] = None,
+    poll_price: Annotated[
+        float | None, typer.Option(help="Seconds of waiting that one request is worth, for all its generations.")
+    ] = None,
+    poll_longest: Annotated[
+        float | None, typer.Option(help="Longest gap between two requests about one generation, in seconds.")
+    ] = None,
     force: Force = False,
     project: Project = "default",
     as_json: AsJson = False,
@@ -68,6 +74,7 @@ def set_(
 
     options: dict[str, Any] = {
         "providers": provider or None, "base_url": base_url, "requests_per_second": requests_per_second, "concurrency": concurrency,
+        "poll_price": poll_price, "poll_longest": poll_longest,
         "api_key": secret_from("--api-key", stdin=api_key_stdin, file=api_key_file, variable=api_key_env),
     }  # fmt: skip
     form = validated(CredentialForm, {field: value for field, value in options.items() if value is not None})

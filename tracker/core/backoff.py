@@ -37,9 +37,9 @@ def after_failures(failures: int, longest: float, roll: float, *, first: float =
     return spread(min(longest, first * 2.0 ** min(failures - 1, 40)), roll)
 
 
-def honoured(retry_after: float) -> float:
-    """A Retry-After as far as we follow it."""
-    return min(max(retry_after, 0.0), LONGEST_RETRY_AFTER)
+def honoured(retry_after: float, roll: float = 0.0) -> float:
+    """A Retry-After as far as we follow it: never less, and with `roll` up to a tenth more, since many were told the same."""
+    return min(max(retry_after, 0.0) * (1 + 0.1 * roll), LONGEST_RETRY_AFTER)
 
 
 def late_check(age: float, roll: float) -> float:

@@ -137,7 +137,7 @@ def _failed_observation(known: Known, problem: Problem, now: datetime, roll: flo
         )
     passed = now >= known.timeout_at
     if problem.retry_after is not None:
-        wait = backoff.honoured(problem.retry_after)
+        wait = backoff.honoured(problem.retry_after, roll)
     else:
         wait = backoff.after_failures(failures, known.longest, roll)
     return Decision(

@@ -10,13 +10,15 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import exp, expm1, log, sqrt
+from math import exp, expm1, inf, log, sqrt
 
 BUCKETS = 64
 EDGES: list[float] = [0.0] + [2.0 * 1800.0 ** (i / (BUCKETS - 1)) for i in range(BUCKETS)]
 """65 edges of 64 age buckets in seconds: 0, then 2 s to 1 h, evenly spaced in the logarithm."""
 MEMORY = 300.0
 """Tasks remembered: 100 forgets a slow-down sooner, 1000 costs a few per cent less when nothing drifts."""
+DAY = 86_400.0
+"""Seconds. No `longest` may be longer."""
 PRIOR = 0.2
 """Weight, in events per bucket, of the cold-start guess (a hazard of 1 / (30 s + age))."""
 
@@ -61,9 +63,9 @@ class Clock:
             doubt, waited = doubt + h * w, waited + w
         return longest
 
-    def gaps(self, price: float, longest: float) -> list[float]:
-        """`next_gap` at each of the 65 edges: what the claim interpolates in SQL."""
-        return [self.next_gap(edge, price, longest) for edge in EDGES]
+    def gaps(self, price: float) -> list[float]:
+        """`next_gap` at each of the 65 edges: what the claim interpolates in SQL, and bounds, since bounds differ."""
+        return [self.next_gap(edge, price, DAY) for edge in EDGES]
 
     def observe(self, a: float, b: float, *, done: bool) -> None:
         """A poll at age b answered; the look before, at age a, had said pending (0 when there was none).
@@ -102,6 +104,19 @@ class Clock:
             total += alive * -expm1(-h * w) / h
             alive *= exp(-h * w)
         return total
+
+    def survival(self, age: float) -> float:
+        """The share of tasks that is still pending at `age`."""
+        return exp(-sum(h * w for _, h, w in self.walk(0.0, age)))
+
+    def ended_by(self, share: float) -> float:
+        """The age at which this share of the tasks has ended: 0.5 gives the median."""
+        left, age = -log(1 - share), 0.0
+        for bucket, h, w in self.walk(0.0, inf):
+            if h * w >= left or bucket == BUCKETS - 1:
+                return age + left / h
+            left, age = left - h * w, age + w
+        raise AssertionError("the last bucket has no end")  # pragma: no cover
 
     def gain_limit(self) -> float:
         """How many times fewer polls than a fixed interval the best schedule of this clock can need at equal mean delay.

@@ -35,6 +35,10 @@ PROBE_TASK = "00000000-0000-4000-8000-000000000000"
 """A task that no provider has: asking about it shows whether the key is good without touching anything."""
 
 
+POLLING = frozenset({"poll_price", "poll_longest"})
+"""Fields that every generation of the credential carries on the schedule, unless it has its own."""
+
+
 class Credentials:
     """`policy` says which base URLs are acceptable; `fetcher` makes this process's fetcher, for `test`."""
 
@@ -65,16 +69,17 @@ class Credentials:
                 self._refuse_while_pending(tx, there, "changing base_url")
             if there is not None:
                 fields.setdefault("providers", list(there.providers))
-            token = secrets.token_urlsafe(24)
-            return credentials.put(
-                tx,
-                project_id=project_id,
-                name=name,
-                environment_provider=None,
-                fields=fields,
-                token=token,
-                now=db.now(tx),
+            steered = there is not None and not POLLING.isdisjoint(fields)
+            if there is not None and steered:
+                # Whoever registers with it now waits for us, and then finds the new values.
+                credentials.lock(tx, there.id, against_use=True)
+            token, now = secrets.token_urlsafe(24), db.now(tx)
+            stored = credentials.put(
+                tx, project_id=project_id, name=name, environment_provider=None, fields=fields, token=token, now=now
             )
+            if steered:
+                schedule.steer(tx, stored.id, now)
+            return stored
 
     def _check(self, form: CredentialForm) -> None:
         problems = [
@@ -91,7 +96,9 @@ class Credentials:
 
     def _fields(self, form: CredentialForm) -> dict[str, Any]:
         sent = form.model_fields_set
-        fields: dict[str, Any] = {name: getattr(form, name) for name in sent & {"requests_per_second", "concurrency"}}
+        fields: dict[str, Any] = {
+            name: getattr(form, name) for name in sent & ({"requests_per_second", "concurrency"} | POLLING)
+        }
         if form.providers is not None:
             fields["providers"] = list(form.providers)
             fields |= {"batch_size": min(providers.batch_sizes()[p] for p in form.providers), "no_batch_until": None}
@@ -127,7 +134,7 @@ class Credentials:
                 # History names it: the account goes, its name and id stay.
                 credentials.put(
                     tx, project_id=project_id, name=name, environment_provider=None, token=credential.callback_token, now=db.now(tx),
-                    fields={"providers": [], "api_key": None, "api_key_hash": None, "base_url": None},
+                    fields={"providers": [], "api_key": None, "api_key_hash": None, "base_url": None, **dict.fromkeys(POLLING)},
                 )  # fmt: skip
                 credentials.write_health(tx, credential.id, Health(), None)
             else:

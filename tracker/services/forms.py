@@ -231,13 +231,18 @@ def _header_safe(key: SecretStr) -> SecretStr:
 
 
 class CredentialForm(Form):
-    """A provider account. Only the fields that are sent change; `api_key` can be written but never read."""
+    """A provider account. Only the fields that are sent change; `api_key` can be written but never read.
+
+    `poll_price` and `poll_longest` are for its generations that have none of their own; null is the installation's.
+    """
 
     providers: Annotated[list[Name], Field(min_length=1, max_length=50), AfterValidator(_unique)] | None = None
     base_url: Url | None = None
     api_key: Annotated[SecretStr, Field(min_length=1, max_length=4096), AfterValidator(_header_safe)] | None = None
     requests_per_second: Annotated[float, Field(ge=LEAST, le=100_000)] = 20.0
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 50
+    poll_price: Price | None = None
+    poll_longest: Longest | None = None
 
 
 Scope = Literal["read", "write", "admin"]

@@ -32,12 +32,13 @@ class Generations:
     """`remove` deletes stored copies by their keys; it is called after the commit."""
 
     def __init__(
-        self, database: Database, bell_: bell.Bell, policy: Policy, *, price: float, longest: float, base_url: str,
+        self, database: Database, bell_: bell.Bell, policy: Policy, *, price: float, base_url: str,
         remove: Callable[[Sequence[str]], None],
     ) -> None:  # fmt: skip
         self._database, self._bell, self._policy = database, bell_, policy
-        self._price, self._longest, self._base_url, self._remove = price, longest, base_url, remove
+        self._price, self._base_url, self._remove = price, base_url, remove
         self._learned: dict[int, Learned] = {}
+        self._processing: dict[tuple[str, str], Learned] = {}
         self._learned_at = float("-inf")
 
     def get(self, project_id: UUID, generation_id: UUID) -> Generation:
@@ -128,7 +129,7 @@ class Generations:
     def _carry_to_schedule(self, tx: Transaction, before: Generation, after: Generation) -> None:
         if after.state in FINAL:
             return
-        if after.credential_id != before.credential_id:
+        if after.credential_id != before.credential_id or subject_of(after) != subject_of(before):
             self._enter(tx, after, db.now(tx))
         elif after.timeout_at != before.timeout_at:
             schedule.move_deadline(tx, after.id, after.timeout_at, db.now(tx))
@@ -201,11 +202,13 @@ class Generations:
         return self.get(project_id, generation_id)
 
     def _enter(self, tx: Transaction, g: Generation, now: datetime) -> None:
-        key = (g.provider, subject_of(g))
-        learned = clocks.ensure(tx, [key], "waiting", price=self._price, longest=self._longest)[key]
+        # One that is being made stays where it is on its clock, whoever is asked about it.
+        began = g.clock_from if g.state is State.PROCESSING else None
+        key, phase = (g.provider, subject_of(g)), "waiting" if began is None else "processing"
+        learned = clocks.ensure(tx, [key], phase, price=self._price)[key]
         entry = schedule.Scheduled(
             generation_id=g.id, credential_id=g.credential_id, clock_id=learned.id, due_at=now,
-            clock_from=g.submitted_at or g.registered_at, timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
+            clock_from=began or g.submitted_at or g.registered_at, timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
         )  # fmt: skip
         schedule.enter(tx, [entry])
 
@@ -233,13 +236,20 @@ class Generations:
         copies = artifacts.of_generations(tx, [g.id for g in found])
         if monotonic() - self._learned_at > CLOCKS_FRESH:
             self._learned = {learned.id: learned for learned in clocks.everything(tx)}
+            made = [learned for learned in self._learned.values() if learned.phase == "processing"]
+            self._processing = {(learned.provider, learned.subject): learned for learned in made}
             self._learned_at = monotonic()
         now = db.now(tx)
         return [replace(g, artifacts=copies.get(g.id, ()), expected_at=self._expected(g, now)) for g in found]
 
     def _expected(self, g: Generation, now: datetime) -> datetime | None:
         learned = self._learned.get(g.clock_id or 0)
-        if learned is None or g.clock_from is None or g.state is State.TIMED_OUT or learned.tasks < 1:
+        if learned is None or g.clock_from is None or g.state is State.TIMED_OUT:
+            return None
+        # Of a waiting one the clock ends with the start of processing, where the provider shows that: all of it is still to come.
+        next_ = self._processing.get((learned.provider, learned.subject)) if learned.phase == "waiting" else None
+        if min(clock.tasks for clock in (learned, next_) if clock) < 1:
             return None
         age = max(0.0, (now - g.clock_from).total_seconds())
-        return now + timedelta(seconds=learned.clock.expected_remaining(age))
+        left = learned.clock.expected_remaining(age) + (next_.clock.expected_remaining(0.0) if next_ else 0.0)
+        return now + timedelta(seconds=left)

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from math import sqrt
 from time import monotonic
 
-from tracker.core.observation import Seen
 from tracker.core.schedule import BUCKETS, Clock, passage, position
 from tracker.store import clocks
 from tracker.store.clocks import Delta, Learned
-from tracker.store.db import Database, Transaction
-from tracker.store.due import Asked
+from tracker.store.db import Database
+from tracker.store.due import SHORTEST_CLAIM, Asked
 
 CLOCKS_FRESH = 10.0
 """Seconds that folded clocks are kept in a process: upkeep folds no more often."""
+SHORT = SHORTEST_CLAIM - 1
+"""Seconds. A shorter gap than this is worth a write of its own: the due time is pulled back."""
+TOLERANCE = 1.25
+"""How far a gap may be off: a quarter costs a hundredth of what polls and waiting cost together, a write costs more."""
+MOST_SPREAD = 1.1
 SOONEST = 0.5
 """Seconds between two polls of one generation at least: no provider's state moves faster than people care."""
 
 
 class Learning:
-    """One per process. `price` and `longest` are the schedule's defaults, in seconds."""
+    """One per process. `price` is the schedule's default, in seconds."""
 
-    def __init__(self, database: Database, *, price: float, longest: float) -> None:
-        self._database, self._price, self._longest = database, price, longest
+    def __init__(self, database: Database, *, price: float) -> None:
+        self._database, self._price = database, price
+        self._cold = Learned(0, "", "", "waiting", Clock(), Clock().gaps(price), price, 0.0)
+        self._cold_least = min(self._cold.gaps)
         self._learned: dict[int, Learned] = {}
         self._least: dict[int, float] = {}
         self._learned_at = float("-inf")
@@ -48,49 +55,77 @@ class Learning:
         if waiting:
             subjects = {(learned.provider, learned.subject) for learned in waiting}
             with self._database.transaction() as tx:
-                made = clocks.ensure(tx, subjects, "processing", price=self._price, longest=self._longest)
+                made = clocks.ensure(tx, subjects, "processing", price=self._price)
             self._processing |= {learned.id: made[learned.provider, learned.subject].id for learned in waiting}
 
-    def processing_clock(self, a: Asked, seen: object, now: datetime) -> tuple[int, datetime]:
-        """The clock of a generation that begins to be processed, and when it started: the provider's word counts where it is possible."""
-        clock_id = self._processing.get(a.clock_id)
-        if clock_id is None:
-            return a.clock_id, a.clock_from
-        started = seen.started_at if isinstance(seen, Seen) else None
-        return clock_id, started if started and a.clock_from <= started <= now else now
+    def begun(self, a: Asked) -> Asked:
+        """A generation that was seen to be processed now, on the clock of that, which started half-way between our two looks.
 
-    def sooner(self, a: Asked, now: datetime, than: float) -> float | None:
-        """Seconds to the next poll of a generation seen pending now, where that is less than `than`; None otherwise."""
-        learned = self._learned.get(a.clock_id)
-        gaps = learned.gaps if learned else _COLD
-        # Most clocks have no gap that short at any age, which is cheaper to know than the gap itself.
-        if (
-            a.price is None
-            and self._least.get(a.clock_id, _COLD_LEAST) * 0.9 > than
-            and (a.known.timeout_at - now).total_seconds() > than
-        ):
-            return None
-        gap = self._gap(a, now, gaps, learned.price if learned else self._price)
-        return gap if gap < than else None
+        Not when the provider says it did: its clock may be wrong, and what is learned would be as wrong for good.
+        """
+        before = min(max(a.watched_at or a.clock_from, a.clock_from), a.asked_at)
+        began = before + (a.asked_at - before) / 2
+        return a._replace(clock_id=self._processing.get(a.clock_id, a.clock_id), clock_from=began)
 
-    @staticmethod
-    def _gap(a: Asked, now: datetime, gaps: list[float], price: float) -> float:
-        at = position((now - a.clock_from).total_seconds())
-        i = min(int(at), BUCKETS - 1)
-        gap = gaps[i] + (gaps[i + 1] - gaps[i]) * (at - i)
-        if a.price is not None:
-            gap *= sqrt(a.price / price)
+    def first_gap(self, a: Asked, now: datetime) -> float:
+        """Seconds to the next poll of a generation that has just begun on this clock: the claim knew only the one before."""
+        learned, age = self._clock(a), (now - a.clock_from).total_seconds()
+        gap = learned.clock.next_gap(age, a.price or learned.price, a.known.longest)
+        return _spread(gap, a.known.longest, (a.known.timeout_at - now).total_seconds())
+
+    def mended(self, a: Asked, now: datetime) -> float | None:
+        """Seconds to the next poll of a generation seen pending now, where the claim could not arrange it right; None where it did.
+
+        A claim keeps others away for a while, and takes the square root of a price of its own, whatever the law ahead.
+        """
         left = (a.known.timeout_at - now).total_seconds()
-        return max(SOONEST, min(gap * random.uniform(0.9, 1.1), a.known.longest, max(left, 0.0)))  # noqa: S311 - spreads load
+        if a.price is not None:
+            return self._at_own_price(a, a.price, now, left)
+        # Most clocks have no gap that short at any age, which is cheaper to know than the gap itself.
+        patient = a.known.longest >= SHORTEST_CLAIM
+        if patient and self._least.get(a.clock_id, self._cold_least) * 0.9 > SHORT and left > SHORT:
+            return None
+        gap = _spread(_interpolated(self._clock(a).gaps, a, now), a.known.longest, left)
+        return None if patient and gap >= SHORT else gap
+
+    def _at_own_price(self, a: Asked, price: float, now: datetime, left: float) -> float | None:
+        learned, longest = self._clock(a), a.known.longest
+        gap = learned.clock.next_gap((now - a.clock_from).total_seconds(), price, longest)
+        guess = min(_interpolated(learned.gaps, a, a.asked_at) * sqrt(price / learned.price), longest)
+        guess = max(guess, SHORTEST_CLAIM)
+        if 1 / TOLERANCE < gap / guess < TOLERANCE and longest >= SHORTEST_CLAIM:
+            return None
+        # What the claim arranged beyond its guess is the price of a strained budget, which all have to pay.
+        strain = max(1.0, (a.due_at - a.asked_at).total_seconds() / (MOST_SPREAD * guess))
+        return _spread(gap * strain, longest * strain, left)
 
     def watch(self, a: Asked, *, done: bool) -> None:
         """A well-formed answer came: the generation was still pending (or is done) at the time it was asked about."""
         before = 0.0 if a.watched_at is None else max(0.0, (a.watched_at - a.clock_from).total_seconds())
         at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
-        cells = self._gathered.setdefault(a.clock_id, {})
-        for bucket, passed, ended, watched in (
-            self._clock(a).evidence(before, at, done=True) if done else passage(before, at)
-        ):
+        self._gather(a.clock_id, self._clock(a).clock.evidence(before, at, done=True) if done else passage(before, at))
+
+    def _clock(self, a: Asked) -> Learned:
+        return self._learned.get(a.clock_id, self._cold)
+
+    @contextmanager
+    def handing_over(self) -> Iterator[list[Delta]]:
+        """What was gathered since the last time, to be stored within the block; it is gathered still when the block fails."""
+        gathered, self._gathered = self._gathered, {}
+        try:
+            yield [
+                Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
+                for clock_id, cells in sorted(gathered.items())
+                if cells
+            ]
+        except BaseException:
+            for clock_id, cells in gathered.items():
+                self._gather(clock_id, ((bucket, p, e, w) for bucket, (p, e, w) in cells.items()))
+            raise
+
+    def _gather(self, clock_id: int, evidence: Iterable[tuple[int, float, float, float]]) -> None:
+        cells = self._gathered.setdefault(clock_id, {})
+        for bucket, passed, ended, watched in evidence:
             cell = cells.get(bucket)
             if cell is None:
                 cells[bucket] = [passed, ended, watched]
@@ -99,22 +134,15 @@ class Learning:
                 cell[1] += ended
                 cell[2] += watched
 
-    def _clock(self, a: Asked) -> Clock:
-        learned = self._learned.get(a.clock_id)
-        return learned.clock if learned else Clock()
 
-    def store(self, tx: Transaction) -> None:
-        """Append what was gathered since the last time."""
-        gathered, self._gathered = self._gathered, {}
-        clocks.append(
-            tx,
-            [
-                Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
-                for clock_id, cells in sorted(gathered.items())
-                if cells
-            ],
-        )
+def _interpolated(gaps: list[float], a: Asked, at: datetime) -> float:
+    """The gap at this age, before any bound: as the claim has it."""
+    where = position((at - a.clock_from).total_seconds())
+    i = min(int(where), BUCKETS - 1)
+    return gaps[i] + (gaps[i + 1] - gaps[i]) * (where - i)
 
 
-_COLD = Clock().gaps(0.5, 60.0)
-_COLD_LEAST = min(_COLD)
+def _spread(gap: float, longest: float, left: float) -> float:
+    """Spread by a tenth, and below `longest` too: those who start together must not stay in step."""
+    roll = random.random()  # noqa: S311 - spreads load
+    return max(SOONEST, min(gap * (0.9 + 0.2 * roll), longest * (0.9 + 0.1 * roll), max(left, 0.0)))

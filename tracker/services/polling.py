@@ -143,13 +143,13 @@ class Polling:
 
     def _land(self, batch: UUID, round_: Round) -> None:
         """The batch is over: settle its account with the budgets, and let go of what was not asked about."""
-        with self._database.transaction() as tx:
+        with self._learning.handing_over() as evidence, self._database.transaction() as tx:
             for credential_id in sorted(round_.without_batch | round_.extra.keys()):
                 credentials.charge(tx, credential_id, round_.extra[credential_id])
                 if credential_id in round_.without_batch:
                     credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
                     log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
-            self._learning.store(tx)
+            clocks.append(tx, evidence)
             due.release(tx, [(a.id, a.fence) for a in round_.released], round_.now())
             due.land(tx, batch)
 

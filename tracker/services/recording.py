@@ -26,7 +26,7 @@ from tracker.services.learning import Learning
 from tracker.store import artifacts, credentials, db, events, generations, outbox, schedule
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
-from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.due import Asked
 from tracker.store.schedule import PollChange
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Judged(NamedTuple):
     seen: Observation
     decision: Decision
     body: bytes
+    again: bool = False
+    """Decided a second time, since somebody else was faster: what there was to learn has been learned."""
 
 
 class Recording:
@@ -58,9 +60,6 @@ class Recording:
         """Store a slice of observations; where nothing changed, nothing is written. `accounts` are as the batch found them."""
         self._learning.refresh({j.asked.clock_id for j in slice_})
         self._learning.prepare_processing(j.asked.clock_id for j in slice_ if j.decision.to is State.PROCESSING)
-        for j in slice_:
-            if isinstance(j.seen, Seen) and j.asked.known.state is not State.TIMED_OUT:
-                self._learning.watch(j.asked, done=j.decision.over or j.decision.to is State.PROCESSING)
         taken, made, wished = self._write(slice_, now)
         for credential_id in self._ailing(slice_, accounts):
             made += self._judge_credential(credential_id, slice_, now)
@@ -69,6 +68,7 @@ class Recording:
     def _write(self, slice_: Sequence[Judged], now: datetime) -> tuple[list[steps.Step], int, int]:
         rewriting = any(j.decision.rewrites for j in slice_)
         if not rewriting and not any(self._poll_change(j, now) for j in slice_):
+            self._learn(slice_)
             return [], 0, 0
         with self._database.transaction() as tx:
             held, taken = self._settle(tx, slice_, now)
@@ -77,7 +77,15 @@ class Recording:
             made = outbox.publish(tx, [(s.event, s.generation) for s in taken if s.event], now)
             generations.keep_answers(tx, [(j.asked.id, _answer(j)) for j in held if _shows_change(j)], now)
             self._write_schedule(tx, held, now)
+        self._learn(held)
         return taken, made, wished
+
+    def _learn(self, recorded: Sequence[Judged]) -> None:
+        """After the write, and of what it took alone: an end is an end once. That we gave up is none, nor is a failed observation."""
+        for j in recorded:
+            late = j.asked.known.state is State.TIMED_OUT
+            if isinstance(j.seen, Seen) and j.decision.problem is None and not (late or j.again):
+                self._learning.watch(j.asked, done=j.seen.state in FINAL or j.decision.to is State.PROCESSING)
 
     def _write_schedule(self, tx: Transaction, held: Sequence[Judged], now: datetime) -> None:
         changes = [change for j in held if (change := self._poll_change(j, now))]
@@ -134,12 +142,11 @@ class Recording:
             events.add_detail(tx, g.id, {"answer_after": late})
 
     def _poll_change(self, j: Judged, now: datetime) -> PollChange | None:
-        a, decision = j.asked, j.decision
-        problem = decision.problem
+        decision, problem = j.decision, j.decision.problem
         if decision.over and problem is None:
             return None
         began = decision.to is State.PROCESSING
-        clock_id, clock_from = self._learning.processing_clock(a, j.seen, now) if began else (a.clock_id, a.clock_from)
+        a = self._learning.begun(j.asked) if began else j.asked
         due_at = self._due(a, decision, now)
         late = a.known.state is State.TIMED_OUT or decision.to is State.TIMED_OUT
         recovered = problem is None and a.known.failures > 0
@@ -157,15 +164,15 @@ class Recording:
             problem_at=now if problem else None,
             answered_late=decision.answered_late,
             lane=int(late),
-            clock_id=clock_id,
-            clock_from=clock_from,
+            clock_id=a.clock_id if began else None,
+            clock_from=a.clock_from if began else None,
         )
 
     def _due(self, a: Asked, decision: Decision, now: datetime) -> datetime | None:
         if decision.wait is not None:
             return now + timedelta(seconds=decision.wait)
-        # The claim kept others away for its shortest lease; where the true wait is shorter, the due time is pulled back.
-        gap = self._learning.sooner(a, now, SHORTEST_CLAIM - 1)
+        began = decision.to is State.PROCESSING
+        gap = self._learning.first_gap(a, now) if began else self._learning.mended(a, now)
         return None if gap is None else now + timedelta(seconds=gap)
 
     @staticmethod
@@ -205,7 +212,7 @@ def _pending(tx: Transaction, slice_: Sequence[Judged], credential_id: int) -> i
 def _decided_again(j: Judged, g: Generation, now: datetime) -> Judged:
     known = j.asked.known._replace(state=g.state, provider_status=g.provider_status, outputs=g.outputs)
     # Whether it is an outage is not asked again: a not-found that is judged twice ends nothing.
-    return j._replace(decision=decide(known, j.seen, now=now, roll=0.5, outage=True))
+    return j._replace(decision=decide(known, j.seen, now=now, roll=0.5, outage=True), again=True)
 
 
 def _answer(j: Judged) -> bytes:

@@ -124,9 +124,7 @@ class Registration:
         hosts = {host_of(wish.form.webhook_url) for wish in wishes if wish.form.webhook_url is not None}
         return _Found(
             receivers=endpoints.receivers_of_hosts(tx, project_id, hosts) if hosts else {},
-            clocks=clocks.ensure(
-                tx, {wish.clock for wish in wishes}, "waiting", price=self._price, longest=self._longest
-            ),
+            clocks=clocks.ensure(tx, {wish.clock for wish in wishes}, "waiting", price=self._price),
             download=keeping.rules(tx, project_id).download,
         )
 
@@ -190,16 +188,18 @@ class Registration:
             webhook_events=None if form.events is None else tuple(form.events),
             webhook_receiver_id=None if form.webhook_url is None else found.receivers[host_of(form.webhook_url)],
             download=found.download if form.download is None else form.wished,
-            next_poll_at=now + self._first_wait(form, learned, now - clock_from),
+            next_poll_at=now + self._first_wait(wish, learned, now - clock_from),
             clock_id=learned.id,
             clock_from=clock_from,
             **{name: getattr(form, name) for name in _SAME},
         )
 
-    def _first_wait(self, form: RegistrationForm, learned: Learned, age: timedelta) -> timedelta:
+    def _first_wait(self, wish: _Wish, learned: Learned, age: timedelta) -> timedelta:
+        form, account = wish.form, wish.account
         if form.submitted_at is None or age >= JUST_SUBMITTED:
             return timedelta(0)
-        price, longest = form.poll_price or self._price, form.poll_longest or self._longest
+        price = form.poll_price or account.poll_price or self._price
+        longest = form.poll_longest or account.poll_longest or self._longest
         gap = learned.clock.next_gap(age.total_seconds(), price, longest)
         return min(timedelta(seconds=gap), form.timeout)
 

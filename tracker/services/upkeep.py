@@ -25,13 +25,13 @@ GIVEN_UP_AT_ONCE = 5000
 
 
 class Upkeep:
-    """`price` and `longest` are the schedule's defaults, for the gaps that the claim reads; deliveries are `kept` once they ended."""
+    """`price` is the schedule's default, for the gaps that the claim reads; deliveries are `kept` once they ended."""
 
     def __init__(
-        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, longest: float, kept: timedelta
+        self, database: Database, bell_: bell.Bell, recovery: Recovery, *, price: float, kept: timedelta
     ) -> None:
         self._database, self._bell, self._recovery = database, bell_, recovery
-        self._price, self._longest, self._kept = price, longest, kept
+        self._price, self._kept = price, kept
 
     def tick(self) -> None:
         """The safety net under every ring: what is due is rung for, whoever forgot to."""
@@ -62,7 +62,7 @@ class Upkeep:
     def fold_clocks(self) -> int:
         """Merge what polls showed into the learned clocks; returns how many clocks changed."""
         with self._database.transaction() as tx:
-            return clocks.fold(tx, price=self._price, longest=self._longest, now=db.now(tx))
+            return clocks.fold(tx, price=self._price, now=db.now(tx))
 
     def sweep(self) -> int:
         """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches.

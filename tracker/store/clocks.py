@@ -38,7 +38,7 @@ def everything(tx: Transaction) -> list[Learned]:
 
 
 def ensure(
-    tx: Transaction, subjects: Iterable[tuple[str, str]], phase: str, *, price: float, longest: float
+    tx: Transaction, subjects: Iterable[tuple[str, str]], phase: str, *, price: float
 ) -> dict[tuple[str, str], Learned]:
     """The clocks of these (provider, subject) in one phase; a new one knows nothing yet.
 
@@ -57,7 +57,7 @@ def ensure(
             ),
             {
                 "providers": [provider for provider, _ in missing], "subjects": [subject for _, subject in missing],
-                "phase": phase, "zeros": [0.0] * BUCKETS, "gaps": Clock().gaps(price, longest), "price": price,
+                "phase": phase, "zeros": [0.0] * BUCKETS, "gaps": Clock().gaps(price), "price": price,
             },
         )  # fmt: skip
         found |= _of_subjects(tx, missing, phase)
@@ -98,7 +98,7 @@ def append(tx: Transaction, deltas: Sequence[Delta]) -> None:
         )
 
 
-def fold(tx: Transaction, *, price: float, longest: float, now: datetime) -> int:
+def fold(tx: Transaction, *, price: float, now: datetime) -> int:
     """Merge all evidence into the clocks, and compute their gaps anew; returns how many clocks changed.
 
     The rows are deleted as they are read, so that two folders never count one twice.
@@ -122,7 +122,7 @@ def fold(tx: Transaction, *, price: float, longest: float, now: datetime) -> int
             ),
             {
                 "id": learned.id, "events": learned.clock.events, "exposure": learned.clock.exposure,
-                "gaps": learned.clock.gaps(price, longest), "price": price, "tasks": sum(events), "now": now,
+                "gaps": learned.clock.gaps(price), "price": price, "tasks": sum(events), "now": now,
             },
         )  # fmt: skip
     return len(gathered)

@@ -38,6 +38,8 @@ class Credential:
     concurrency: int
     batch_size: int
     no_batch_until: datetime | None
+    poll_price: float | None
+    poll_longest: float | None
     created_at: datetime
     updated_at: datetime
 

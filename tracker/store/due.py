@@ -28,6 +28,8 @@ UNREAD_LEASE = timedelta(seconds=15)
 """A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
+MOST_COUNTED = 500
+"""Due polls that are counted behind a claim, which costs 1 us each; more of them are taken for an overload at any rate."""
 FLIGHT_LEASE = timedelta(seconds=45)
 """After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
 
@@ -36,18 +38,19 @@ _POSITION = (
     f"CASE WHEN {_AGE} < {EDGES[1]} THEN greatest({_AGE}, 0) / {EDGES[1]}"
     f" ELSE least(1 + {BUCKETS - 1} * ln({_AGE} / {EDGES[1]}) / ln(1800.0::float8), {BUCKETS}) END"
 )
-# The learned gap, interpolated between the age edges; the square root is how a gap answers to a price (gap^2 ~ price).
+# The learned gap, interpolated between the age edges and not bounded yet. How a gap answers to a price of its own depends on the law
+# ahead; the square root is right for a constant hazard, and where it is far off the record corrects it.
 _GAP = f"""(SELECT (c.gaps[floor(x.at)::int + 1] * (1 - (x.at - floor(x.at)))
                    + c.gaps[least(floor(x.at)::int + 2, {BUCKETS + 1})] * (x.at - floor(x.at)))
                   * CASE WHEN p.price IS NULL THEN 1 ELSE sqrt(p.price / c.price) END
              FROM clocks c, LATERAL (SELECT {_POSITION} AS at) x WHERE c.id = p.clock_id)"""
 _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane = 1 THEN 600 ELSE
-    greatest({SHORTEST_CLAIM}, least(least({_GAP} * (0.9 + 0.2 * random()), coalesce(p.longest, :longest))
-                                     * (SELECT a.stretch FROM allowed a WHERE a.id = p.credential_id),
+    greatest({SHORTEST_CLAIM}, least(least({_GAP} * (0.9 + 0.2 * random()), coalesce(p.longest, :longest) * (0.9 + 0.1 * random()))
+                                     * coalesce((SELECT s.stretch FROM strained s WHERE s.id = p.credential_id), 1),
                                      extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
 
-# Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. The rise is
-# bounded, because a lag may also be what a pause or a stand-still left behind, and is gone as soon as everybody was asked once.
+# Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. But only where
+# the budget binds, and the lag counts no further than it takes to let through what is due: a pause or a stand-still leaves a lag, too.
 CLAIM = f"""
 WITH purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing,
@@ -55,7 +58,7 @@ WITH purse AS MATERIALIZED (
                  c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8 AS have,
            c.concurrency
            - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room,
-           c.batch_size AS size, c.failing,
+           c.batch_size AS size, c.failing, c.requests_per_second AS rate,
            greatest(extract(epoch FROM CAST(:now AS timestamptz) - (
                SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
       FROM credentials c
@@ -65,11 +68,11 @@ WITH purse AS MATERIALIZED (
      ORDER BY c.refilled_at
        FOR NO KEY UPDATE OF c SKIP LOCKED),
 able AS MATERIALIZED (
-    SELECT id, have, probing, size, exp(least(lag, :most_lag) / 16) AS stretch, greatest(:n / count(*) OVER (), 5) AS share,
+    SELECT id, have, probing, size, rate, lag, probing OR failing >= :failing AS careful, greatest(:n / count(*) OVER (), 5) AS share,
            greatest(CASE WHEN probing OR failing >= :failing THEN least(1, room) ELSE least(floor(have), room) * size END, 0) AS could
       FROM purse),
 allowed AS MATERIALIZED (
-    SELECT id, have, probing, size, stretch,
+    SELECT id, have, probing, size, rate, lag, careful, could,
            -- What accounts with little allowance leave of their share goes to those with more.
            least(could, greatest(share, (:n - coalesce(sum(could) FILTER (WHERE could < share) OVER (), 0))
                                         / greatest(count(*) FILTER (WHERE could >= share) OVER (), 1))) AS asks
@@ -83,6 +86,15 @@ due AS MATERIALIZED (
                    ORDER BY p.due_at LIMIT greatest(a.asks, 0)::bigint FOR UPDATE SKIP LOCKED) e
             LIMIT greatest(a.asks, 0)::bigint) d
      LIMIT :n),
+strained AS MATERIALIZED (
+    SELECT a.id, exp(least(a.lag, CASE WHEN j.due < n.asks + {MOST_COUNTED} THEN (j.due - n.asks) / (a.rate * a.size) END, {MOST_LAG}) / 16)
+                 AS stretch
+      FROM allowed a JOIN (SELECT credential_id, count(*) AS asks FROM due GROUP BY 1) n ON n.credential_id = a.id
+           CROSS JOIN LATERAL (
+           SELECT count(*) AS due FROM (
+                  SELECT FROM polls p WHERE p.credential_id = a.id AND p.lane = 0 AND p.due_at <= :now
+                   ORDER BY p.due_at LIMIT n.asks + {MOST_COUNTED}) w) j
+     WHERE n.asks >= a.could AND NOT a.careful),
 spent AS (
     UPDATE credentials c
        SET tokens = a.have - ceil(n.asks::float8 / a.size), refilled_at = :now,
@@ -128,7 +140,6 @@ def claim(
             "probe_waits": list(probe_waits),
             "probe_steps": len(probe_waits),
             "failing": FAILING,
-            "most_lag": MOST_LAG,
         },
     )
     return [Claim(*row) for row in rows.all()]

@@ -15,7 +15,7 @@ from tracker.store.rows import as_records, records
 
 @dataclass(frozen=True, slots=True)
 class PollChange:
-    """What one observation changes in the schedule's row. `due_at` None leaves what the claim arranged."""
+    """What one observation changes in the schedule's row. `due_at` None leaves what the claim arranged, `clock_id` None the clock."""
 
     generation_id: UUID
     fence: int
@@ -28,8 +28,8 @@ class PollChange:
     problem_at: datetime | None
     answered_late: bool
     lane: int
-    clock_id: int
-    clock_from: datetime
+    clock_id: int | None
+    clock_from: datetime | None
 
 
 def hold(tx: Transaction, generation_ids: Iterable[UUID]) -> None:
@@ -42,23 +42,37 @@ def hold(tx: Transaction, generation_ids: Iterable[UUID]) -> None:
         )
 
 
+_NEWS = {
+    "progress": "coalesce(c.progress, p.progress)", "failures": "c.failures", "problem_run": "c.problem_run",
+    "problem_code": "coalesce(c.problem_code, p.problem_code)",
+    "problem_message": "coalesce(c.problem_message, p.problem_message)",
+    "problem_at": "coalesce(c.problem_at, p.problem_at)", "answered": "c.fence",
+}  # fmt: skip
+"""What an answer tells, as long as none to a newer claim was taken in. Whether there is a newer claim says nothing: while a provider
+hangs, every answer comes after the next claim. (An answer with a fence yet to come is to a row that was here before.)"""
+_IN_TURN = ", ".join(
+    f"{name} = CASE WHEN p.answered > c.fence OR c.fence > p.fence THEN p.{name} ELSE {news} END"
+    for name, news in _NEWS.items()
+)
+
+
 def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
-    """Write what observations changed. A newer claim keeps its due time unless ours lies later (a back-off must hold)."""
+    """Write what observations changed. A newer claim keeps its due time unless ours lies later (a back-off must hold).
+
+    The clock changes with the state, whose change the generation's lock has put in order already.
+    """
     if not changes:
         return
     columns = {name: [getattr(c, name) for c in changes] for name in PollChange.__dataclass_fields__}
     tx.execute(
         text(
-            """
+            f"""
             UPDATE polls p
                SET due_at = CASE WHEN c.due_at IS NULL THEN p.due_at WHEN p.fence = c.fence THEN c.due_at
                                  ELSE greatest(p.due_at, c.due_at) END,
-                   progress = coalesce(c.progress, p.progress), failures = c.failures, problem_run = c.problem_run,
-                   problem_code = coalesce(c.problem_code, p.problem_code),
-                   problem_message = coalesce(c.problem_message, p.problem_message),
-                   problem_at = coalesce(c.problem_at, p.problem_at),
                    answered_late = p.answered_late OR c.answered_late, lane = greatest(p.lane, c.lane),
-                   clock_id = c.clock_id, clock_from = c.clock_from
+                   clock_id = coalesce(c.clock_id, p.clock_id), clock_from = coalesce(c.clock_from, p.clock_from),
+                   {_IN_TURN}
               FROM unnest(CAST(:generation_id AS uuid[]), CAST(:fence AS int[]), CAST(:due_at AS timestamptz[]),
                           CAST(:progress AS real[]), CAST(:failures AS int[]), CAST(:problem_run AS int[]),
                           CAST(:problem_code AS text[]), CAST(:problem_message AS text[]), CAST(:problem_at AS timestamptz[]),
@@ -74,7 +88,7 @@ def change(tx: Transaction, changes: Sequence[PollChange]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A generation as it enters the schedule."""
+    """A generation as it enters the schedule. `price` and `longest` are its own; None is the credential's, else the installation's."""
 
     generation_id: UUID
     credential_id: int
@@ -92,6 +106,10 @@ _TYPES = {
 }  # fmt: skip
 
 
+_KNOBS = {"price": "coalesce(r.price, c.poll_price)", "longest": "coalesce(r.longest, c.poll_longest)"}
+_ENTRY = ", ".join(_KNOBS.get(name, f"r.{name}") for name in _TYPES)
+
+
 def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
     """Put generations on the schedule (or back on it, as new)."""
     if not entering:
@@ -99,13 +117,39 @@ def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
     tx.execute(
         text(
             f"""
-            INSERT INTO polls ({", ".join(_TYPES)}) SELECT {", ".join(_TYPES)} FROM {records(_TYPES)}
+            INSERT INTO polls ({", ".join(_TYPES)})
+            SELECT {_ENTRY} FROM {records(_TYPES)} JOIN credentials c ON c.id = r.credential_id
             ON CONFLICT (generation_id) DO UPDATE
                SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
                    clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
                    answered_late = false, price = excluded.price, longest = excluded.longest"""
         ),
         {"rows": as_records(entering, _TYPES)},
+    )
+
+
+def steer(tx: Transaction, credential_id: int, now: datetime) -> None:
+    """Carry a credential's changed price and longest gap to its generations that have none of their own.
+
+    A next poll that lies further ahead than the new longest gap comes nearer; one that a failure put off stays.
+    """
+    tx.execute(
+        text(
+            """
+            WITH held AS MATERIALIZED (
+                SELECT generation_id FROM polls WHERE credential_id = :id ORDER BY generation_id FOR NO KEY UPDATE),
+            knobs AS MATERIALIZED (
+                SELECT g.id, coalesce(g.poll_price, c.poll_price) AS price, coalesce(g.poll_longest, c.poll_longest) AS longest
+                  FROM held JOIN generations g ON g.id = held.generation_id JOIN credentials c ON c.id = :id)
+            UPDATE polls p
+               SET price = k.price, longest = k.longest,
+                   due_at = CASE WHEN p.failures = 0 AND p.lane = 0
+                                 THEN least(p.due_at, :now + make_interval(secs => k.longest * (0.9 + 0.1 * random())))
+                                 ELSE p.due_at END
+              FROM knobs k
+             WHERE p.generation_id = k.id AND (p.price, p.longest) IS DISTINCT FROM (k.price, k.longest)"""
+        ),
+        {"id": credential_id, "now": now},
     )
 
 

@@ -89,6 +89,9 @@ credentials = Table(
     Column("no_batch_until", Time),
     Column("created_at", Time, nullable=False, server_default=NOW),
     Column("updated_at", Time, nullable=False, server_default=NOW),
+    # The schedule's two knobs where a generation has none of its own; NULL is the installation's.
+    Column("poll_price", REAL),
+    Column("poll_longest", REAL),
     # One name is one account; the environment may give one `default` per provider besides.
     UniqueConstraint(
         "project_id", "name", "environment_provider", name="name_unique", postgresql_nulls_not_distinct=True

@@ -118,6 +118,8 @@ polls = Table(
     Column("problem_code", Text),
     Column("problem_message", Text),
     Column("problem_at", Time),
+    # The newest claim whose answer changed this row: an answer to an older one, come late, is no news any more.
+    Column("answered", Integer),
     # Lane 1 holds the late checks: they are asked only with what lane 0 leaves.
     CheckConstraint("lane IN (0, 1)", name="lane_known"),
     Index("polls_due", "credential_id", "lane", "due_at"),
