@@ -2,7 +2,7 @@
 
 Only new columns that may be empty: no table is read or rewritten.
 
-Revision: 0002_webhooks, after 0001
+Revision: 0002, after 0001
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Rule: expand, backfill (batched, in a command of its own), contract; each in a release of its own. An index on a large table is made
 CONCURRENTLY inside `op.get_context().autocommit_block()`.
 
-Revision: 0002_schedule_knobs, after 0001
+Revision: 0003, after 0002
 """
 
 from __future__ import annotations
