@@ -90,6 +90,22 @@ def test_stopped_work_and_work_that_is_late(
     assert (found["queue poll"]["verdict"], "600 s late" in found["queue poll"]["said"]) == ("wrong", True)
 
 
+def test_a_poll_worker_that_takes_nothing(
+    cli: Any, services: Services, registered: Callable[..., dict[str, Any]]
+) -> None:
+    made = registered("task-1")
+    rung(services)
+    services.polling.dispatch()
+    assert "worker poll" not in findings(cli)
+    with psycopg.connect(services.settings.required("database_url")) as connection:
+        connection.execute("UPDATE heartbeats SET at = at - interval '75 s' WHERE name = 'batch sent'")
+    found = findings(cli, code=1)
+    assert found["queue poll"]["verdict"] == "ok"
+    assert found["worker poll"]["verdict"] == "wrong"
+    assert "start the worker of queue `poll`" in found["worker poll"]["mend"]
+    assert "no poll worker has taken one" in cli("show", made["id"], "--why").stdout
+
+
 def test_nothing_runs(bare: Any) -> None:
     assert "start it with `tracker up`" in findings(bare, code=1)["servers"]["mend"]
 

@@ -176,6 +176,9 @@ def work(services: Services) -> Iterator[Finding]:
     }.items():
         yield _queue(queue, figures[gauge][0][1])
     yield _queue("poll", ready["lag"])
+    if ready["untaken"] is not None:
+        said = f"batches have gone out for {ready['untaken']:.0f} s, and none was taken"
+        yield Finding("worker poll", "wrong", said, "start the worker of queue `poll`, or restart one that hangs")
 
 
 def _queue(queue: str, late: float) -> Finding:

@@ -22,7 +22,7 @@ def reasons(session: Session, g: Generation) -> list[str]:
         return [f"it is {g.state}, and that is final; nobody is asked any more"]
     if g.next_poll_at is None:
         return ["it was given up: nothing was found until give_up_at; `tracker poll` asks once more"]
-    found = [*_stopped(session), *_account(session, g), *_problem(session, g)]
+    found = [*_stopped(session), *_untaken(session), *_account(session, g), *_problem(session, g)]
     if g.state is State.TIMED_OUT:
         found.append("its timeout has passed: late checks are seldom, and come after everything else")
     return [*found, _due(session, g, explained=bool(found))]
@@ -33,6 +33,13 @@ def _stopped(session: Session) -> list[str]:
     return (
         [] if reason is None else [f"polls are stopped for the whole installation ({reason}); `tracker resume polls`"]
     )
+
+
+def _untaken(session: Session) -> list[str]:
+    seconds = session.services.health.ready()["untaken"]
+    if seconds is None:
+        return []
+    return [f"batches have gone out for {seconds:.0f} s, and no poll worker has taken one; see `tracker doctor`"]
 
 
 def _account(session: Session, g: Generation) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracker import bell
-from tracker.store import db, due, figures, switches
+from tracker.store import db, due, figures, switches, taking
 from tracker.store.db import Database
 from tracker.store.migrations import head
 
@@ -28,10 +28,13 @@ class Health:
             now = db.now(tx)
             tick = db.last_beat(tx, TICK)
             lag, stopped = due.lag(tx, now), switches.stopped(tx)
+            untaken = None if "polls" in stopped else taking.untaken(tx, now)
         age = None if tick is None else (now - tick).total_seconds()
         reachable = self._bell.reachable()
-        healthy = all(reachable.values()) and age is not None and age < TICK_LATE
-        return {"ready": True, "healthy": healthy, **reachable, "tick_age": age, "lag": lag, "stopped": stopped}
+        healthy = all(reachable.values()) and age is not None and age < TICK_LATE and untaken is None
+        return {
+            "ready": True, "healthy": healthy, **reachable, "tick_age": age, "lag": lag, "untaken": untaken, "stopped": stopped,
+        }  # fmt: skip
 
     def figures(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Gauges by name, each with its labels, read from the database in one place."""
