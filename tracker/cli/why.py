@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tracker.cli.render import ago
 from tracker.core.generation import Generation, State
 from tracker.core.lifecycle import FINAL
-from tracker.errors import NotFoundError
 
 if TYPE_CHECKING:
     from tracker.cli.session import Session
@@ -43,9 +42,8 @@ def _untaken(session: Session) -> list[str]:
 
 
 def _account(session: Session, g: Generation) -> list[str]:
-    try:
-        account = session.services.credentials.get(session.project_id, g.credential)
-    except NotFoundError:
+    account = session.services.credentials.of_generation(g)
+    if account is None:
         return [f"its credential {g.credential!r} was deleted"]
     now = session.now()
     if account.state == "paused":
