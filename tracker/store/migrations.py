@@ -37,6 +37,14 @@ def head() -> str:
     return found
 
 
+def empties(revision: str | None, target: str) -> bool:
+    """Whether going from `revision` to `target` takes back the first revision, and with it every table and all that they hold."""
+    if revision is None or not (target == "base" or (target.startswith("-") and target[1:].isdigit())):
+        return False
+    taken = len(list(ScriptDirectory.from_config(configuration()).iterate_revisions(revision, "base")))
+    return target == "base" or -int(target) >= taken
+
+
 def migrate(url: str, target: str = "head") -> None:
     """Bring the database at `url` up to `target`, or down when it begins with `-`. Raises what the database raises."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
