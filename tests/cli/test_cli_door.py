@@ -15,7 +15,7 @@ from tracker.wiring import Services
 
 COMMANDS = [
     "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints",
-    "credentials", "keys", "artifacts", "clocks", "listen", "migrate", "doctor", "backup", "simulator", "states",
+    "credentials", "keys", "artifacts", "clocks", "listen", "migrate", "doctor", "backup", "restore", "simulator", "states",
 ]  # fmt: skip
 
 

@@ -1,20 +1,14 @@
-"""`tracker doctor` names what is wrong and the mend; `tracker backup` can be restored."""
+"""`tracker doctor` names what is wrong and the mend."""
 
 from __future__ import annotations
 
-import stat
-import tarfile
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from cryptography.fernet import Fernet
 
-from tracker import wiring
-from tracker.cli.backup import pg_dump
-from tracker.settings import Settings
 from tracker.store import db
 from tracker.wiring import Services
 
@@ -108,36 +102,3 @@ def test_a_poll_worker_that_takes_nothing(
 
 def test_nothing_runs(bare: Any) -> None:
     assert "start it with `tracker up`" in findings(bare, code=1)["servers"]["mend"]
-
-
-def test_a_backup_restores_with_its_keys(
-    cli: Any, settings: Settings, registered: Callable[..., dict[str, Any]], empty_database_url: str
-) -> None:
-    import subprocess
-    from pathlib import Path
-
-    made = registered("task-1")
-    told = cli.json("backup", "-o", "kept.tar")
-    file = cli.folder / "kept.tar"
-    assert (told["size"], stat.S_IMODE(file.stat().st_mode)) == (file.stat().st_size, 0o600)
-    assert "exists already" in cli("backup", "-o", "kept.tar", code=1).stderr
-    assert [path.name for path in cli.folder.iterdir()] == ["kept.tar"]
-    with tarfile.open(file) as archive:
-        archive.extractall(cli.folder / "restored", filter="data")
-    keys = (cli.folder / "restored" / "secret-keys").read_text().strip()
-    target = urlsplit(empty_database_url)
-    restore = [
-        str(Path(pg_dump(empty_database_url)).with_name("pg_restore")),
-        "--no-owner",
-        "--dbname",
-        empty_database_url,
-    ]
-    subprocess.run([*restore, str(cli.folder / "restored" / "database.dump")], check=True, capture_output=True)
-    variables = {"TRACKER_DATABASE_URL": empty_database_url, "TRACKER_SECRET_KEYS": keys}
-    assert made["id"] in cli("list", variables=variables).stdout
-    other = wiring.build(settings.changed(database_url=type(settings.database_url)(empty_database_url)))  # type: ignore[call-arg,misc]
-    stored = other.credentials.get(other.keys.project().project_id, "default").api_key
-    assert stored is not None
-    assert other.vault.decrypt(stored) == "sk-provider-secret"
-    other.close()
-    assert target.path != urlsplit(settings.required("database_url")).path

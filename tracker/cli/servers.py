@@ -31,17 +31,17 @@ def up(
     home: Home = None,
 ) -> None:
     """Start everything and keep it running; Ctrl-C stops it."""
-    _become("tracker.embedded", "up", *(["--demo"] if demo else []), *_home(home))
+    become("tracker.embedded", "up", *(["--demo"] if demo else []), *_home(home))
 
 
 def demo(*, home: Home = None) -> None:
     """Show the main job on the built-in simulator, in a home of its own; ends by itself."""
-    _become("tracker.embedded", "demo", *_home(home))
+    become("tracker.embedded", "demo", *_home(home))
 
 
 def simulator(context: typer.Context) -> None:
     """Run the relay simulator alone (its own options: tracker simulator --help)."""
-    _become("tracker.simulator", *context.args)
+    become("tracker.simulator", *context.args)
 
 
 def migrate(
@@ -84,7 +84,8 @@ def _home(home: Path | None) -> list[str]:
     return [] if home is None else ["--home", str(home)]
 
 
-def _become(module: str, *arguments: str) -> NoReturn:
+def become(module: str, *arguments: str) -> NoReturn:
+    """Run another program of ours in this one's place."""
     # The same process from here on: signals, terminal and exit code are the program's own.
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - our own module, without a shell

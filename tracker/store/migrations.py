@@ -37,6 +37,11 @@ def head() -> str:
     return found
 
 
+def known(revision: str) -> bool:
+    """Whether this program has that revision: it lacks those of newer versions."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(configuration()).walk_revisions())
+
+
 def empties(revision: str | None, target: str) -> bool:
     """Whether going from `revision` to `target` takes back the first revision, and with it every table and all that they hold."""
     if revision is None or not (target == "base" or (target.startswith("-") and target[1:].isdigit())):
