@@ -12,7 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import tracker
-from tracker.store.db import sqlalchemy_url
+from tracker.errors import SchemaOutdatedError
+from tracker.store import db
+from tracker.store.db import Transaction, sqlalchemy_url
 
 
 def _scripts() -> Path:
@@ -35,6 +37,13 @@ def head() -> str:
     if found is None:
         raise RuntimeError("no migrations are packed with this program")
     return found
+
+
+def refuse_other_schema(tx: Transaction) -> None:
+    """Raise SchemaOutdatedError unless the database is at the revision that this program needs."""
+    found = db.revision(tx)
+    if found != head():
+        raise SchemaOutdatedError(found, head(), newer=found is not None and not known(found))
 
 
 def known(revision: str) -> bool:
