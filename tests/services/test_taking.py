@@ -33,6 +33,8 @@ def test_batches_that_nobody_takes_are_noticed_while_nothing_is_late(place: Plac
     ready = place.services.health.ready()
     assert 70 < ready["untaken"] < 80
     assert (ready["healthy"], ready["lag"] < 20) == (False, True)
+    [(_, gauge)] = place.services.health.figures()["tracker_poll_untaken_seconds"]
+    assert gauge > 70
     place.services.health.stop("polls", "maintenance")
     assert untaken(place) is None, "stopped polls need no worker"
     place.services.health.resume("polls")

@@ -123,6 +123,7 @@ def _fresh(settings: Settings, screen: Screen) -> int:
 
 
 def _restore(settings: Settings, options: argparse.Namespace) -> int:
+    os.umask(0o077)  # nothing that we write is for others
     revision = restoring.restore(settings, options.file, replace=options.replace)
     if options.json:
         sys.stdout.write(json.dumps({"restored": str(options.file), "revision": revision}) + "\n")

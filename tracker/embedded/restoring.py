@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,6 @@ def restore(settings: Settings, file: Path, *, replace: bool) -> str:
 
     Raises AlreadyRunningError while a tracker runs there, ConflictError for a database that is not empty (unless `replace`).
     """
-    os.umask(0o077)  # nothing that we write is for others
     lodging = home.move_in(settings)
     try:
         with backups.opened(file, lodging.path) as backup:

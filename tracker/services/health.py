@@ -29,7 +29,7 @@ class Health:
             now = db.now(tx)
             tick = db.last_beat(tx, TICK)
             lag, stopped = due.lag(tx, now), switches.stopped(tx)
-            untaken = None if "polls" in stopped else taking.untaken(tx, now)
+            untaken = taking.untaken(tx, now)
         age = None if tick is None else (now - tick).total_seconds()
         reachable = self._bell.reachable()
         healthy = all(reachable.values()) and age is not None and age < TICK_LATE and untaken is None

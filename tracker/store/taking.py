@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import text
 
-from tracker.store import db
+from tracker.store import db, switches
 from tracker.store.db import Transaction
 
 SENT, TAKEN = "batch sent", "batch taken"
@@ -49,7 +49,9 @@ class Signs:
 
 
 def untaken(tx: Transaction, now: datetime) -> float | None:
-    """Seconds for which batches have gone out and none was taken; None while they are taken, or nothing is to be asked."""
+    """Seconds for which batches have gone out and none was taken; None while they are taken, nothing is due, or polls are stopped."""
+    if "polls" in switches.stopped(tx):
+        return None
     sent, taken = db.last_beat(tx, SENT), db.last_beat(tx, TAKEN)
     # A sign of taking may be older than the taking itself by as much as signs are apart.
     if sent is None or (taken is not None and sent <= taken + EVERY) or now - sent <= UNTAKEN:
