@@ -11,6 +11,11 @@ RUN python -m venv /opt/venv \
 
 FROM python:3.12-slim
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app TRACKER_HOME=/var/lib/tracker
+# `tracker backup` and `tracker restore` need pg_dump and pg_restore. The image's Debian decides the version.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends postgresql-client \
+ && rm -rf /var/lib/apt/lists/*
 # The number, not a name, so that an orchestrator can see that it is not root. The folder's owner becomes the volume's.
 RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent tracker \
  && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/tracker \

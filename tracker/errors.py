@@ -29,10 +29,9 @@ class SchemaOutdatedError(TrackerError):
 
     code = "schema_outdated"
 
-    def __init__(self, found: str | None, needed: str) -> None:
-        super().__init__(
-            f"the database schema is at {found or 'nothing'} but {needed} is needed; run `tracker migrate`"
-        )
+    def __init__(self, found: str | None, needed: str, *, newer: bool = False) -> None:
+        mend = "a newer version made it: install that one" if newer else "run `tracker migrate`"
+        super().__init__(f"the database schema is at {found or 'nothing'} but {needed} is needed; {mend}")
 
 
 class NotRunningError(TrackerError):

@@ -23,8 +23,10 @@ from typing_extensions import override
 
 from tracker import logs, memory, wiring
 from tracker.bell import celery_app
+from tracker.errors import SchemaOutdatedError
 from tracker.settings import attach, load
 from tracker.store import db
+from tracker.store.migrations import refuse_other_schema
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +58,31 @@ def services() -> wiring.Services:
     return wiring.build(settings, application=f"tracker-worker-{os.getpid()}", pool=6)
 
 
+@cache
+def fit() -> bool:
+    """Look once in each process whether the schema is ours. SchemaOutdatedError while it is not, so that the next task looks again."""
+    with services().database.transaction() as tx:
+        refuse_other_schema(tx)
+    return True
+
+
+@cache
+def refuse(reason: str) -> None:
+    """Say once in each process why it does nothing."""
+    log.error("%s; until then this worker does nothing, and what is due stays due", reason)
+
+
 class Patient(Task):  # type: ignore[misc]
-    """A task without its database does nothing, and says so in one line: what is due stays due."""
+    """A task without its database, or with one of another schema, does nothing, and says so in one line: what is due stays due."""
 
     @override
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the task."""
         try:
-            return super().__call__(*arguments, **named)
+            return super().__call__(*arguments, **named) if fit() else None
+        except SchemaOutdatedError as other:
+            refuse(str(other))
+            return None
         except Exception as wrong:
             if not db.unreachable(wrong):
                 raise
@@ -117,6 +136,7 @@ def _announce(**_: Any) -> None:
 def _after_fork(**_: Any) -> None:
     memory.settle()
     services.cache_clear()
+    fit.cache_clear()
     app.ending.watch()
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
+
 from tracker.api import schemas
+from tracker.settings import Account
 
 KEY = "sk-not-to-be-seen"
 
@@ -88,6 +91,24 @@ def test_resume_and_test(api: Any) -> None:
     tried = api.shows(api.post("/v1/credentials/default/test"), schemas.CredentialTest)
     assert tried["ok"] is False
     assert KEY not in str(tried)
+
+
+def test_accounts_of_one_name_are_told_apart_by_their_provider(api: Any) -> None:
+    accounts = {"luma-official": Account(base_url="http://127.0.0.1:1")}
+    project_id = api.services.keys.project().project_id
+    api.services.credentials.sync_environment(project_id, api.settings.changed(accounts=accounts))
+    path, official = "/v1/credentials/default", "?provider=luma-official"
+    with psycopg.connect(api.settings.required("database_url")) as connection:
+        connection.execute(
+            "UPDATE credentials SET state = 'paused', paused_reason = 'no credits', paused_at = now(), probe_at = now()"
+            " WHERE environment_provider = 'luma-official'"
+        )
+    assert (api.get(path).json()["state"], api.get(path + official).json()["state"]) == ("active", "paused")
+    assert api.post(f"{path}/test{official}").json()["ok"] is False
+    resumed = api.shows(api.post(f"{path}/resume"), schemas.CredentialShown)
+    assert (resumed["providers"], resumed["state"]) == (["luma-official"], "active")
+    assert api.get(path + official).json()["state"] == "active"
+    api.problem(api.post(f"{path}/resume?provider=kling"), 404, "not_found")
 
 
 def test_a_callback_is_taken_from_anybody_who_has_the_token(api: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
 from tracker import wiring
+from tracker.store import db
 from tracker.store.migrations import migrate
 
 
@@ -29,6 +31,19 @@ def test_probes_need_no_key(shared_api: Any) -> None:
 def test_deep_readiness_asks_for_the_tick_too(shared_api: Any) -> None:
     told = shared_api.problem(_plain(shared_api, "/readyz?deep=1"), 503, "not_ready")
     assert told["tick_age"] is None
+
+
+def test_deep_readiness_asks_for_the_poll_workers_too(api: Any) -> None:
+    with api.services.database.transaction() as tx:
+        now = db.now(tx)
+        db.beat(tx, "tick", now)
+        db.beat(tx, "batch sent", now - timedelta(seconds=20))
+    assert _plain(api, "/readyz?deep=1").json()["untaken"] is None
+    with psycopg.connect(api.settings.required("database_url")) as connection:
+        connection.execute("UPDATE heartbeats SET at = at - interval '20 s' WHERE name = 'batch sent'")
+    told = api.problem(_plain(api, "/readyz?deep=1"), 503, "not_ready")
+    assert 40 <= told["untaken"] < 60
+    assert _plain(api, "/readyz").status_code == 200
 
 
 def test_figures(shared_api: Any) -> None:

@@ -8,10 +8,14 @@ import time
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
+
+from tracker.store.migrations import configuration, empties, head
+from tracker.wiring import Services
 
 COMMANDS = [
     "up", "demo", "register", "import", "list", "show", "watch", "cancel", "poll", "download", "replay", "pause", "resume", "endpoints", "deliveries",
-    "credentials", "keys", "artifacts", "clocks", "events", "listen", "migrate", "doctor", "backup", "simulator", "states",
+    "credentials", "keys", "artifacts", "clocks", "events", "listen", "migrate", "doctor", "backup", "restore", "simulator", "states",
 ]  # fmt: skip
 
 
@@ -92,7 +96,25 @@ def test_an_old_schema_says_migrate(cli: Any, empty_database_url: str) -> None:
     assert "tracker migrate" in cli("list", code=1, variables=variables).stderr
     assert "the database schema is at 0" in cli("migrate", variables=variables).stdout
     assert cli("list", variables=variables).stdout == "no generations\n"
-    assert "at nothing" in cli("migrate", "--to", "base", variables=variables).stdout
+    assert "at nothing" in cli("migrate", "--to", "base", "--delete-everything", variables=variables).stdout
+
+
+def test_no_step_back_deletes_everything_unasked(cli: Any, services: Services) -> None:
+    all_steps = f"-{len(list(ScriptDirectory.from_config(configuration()).walk_revisions()))}"
+    for target in ("base", all_steps):
+        refused = cli("migrate", "--to", target, code=2).stderr
+        assert "would delete everything in the database" in refused
+        assert "--delete-everything" in refused
+    services.keys.project()
+    cli("migrate", "--to", all_steps, "--delete-everything")
+    assert "tracker migrate" in cli("list", code=1).stderr
+    assert cli.json("migrate", "--to", "head")["revision"] == head()
+
+
+def test_only_the_last_step_back_is_the_dangerous_one() -> None:
+    oldest = ScriptDirectory.from_config(configuration()).get_base()
+    assert [empties(oldest, target) for target in ("head", "-1", "base", "0001")] == [False, True, True, False]
+    assert not any(empties(None, target) for target in ("head", "-1", "base"))
 
 
 def test_unknown_things_are_exit_code_1(cli: Any) -> None:

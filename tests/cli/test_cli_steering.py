@@ -10,8 +10,12 @@ import pytest
 from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook
 
+from tracker.core import pausing
 from tracker.core.schedule import Clock
 from tracker.errors import UnauthorizedError
+from tracker.settings import Account
+from tracker.store import db
+from tracker.store.credentials import write_health
 from tracker.wiring import Services
 
 HOOK = "http://127.0.0.1:9/hook"
@@ -112,6 +116,38 @@ def test_a_credential_in_use_is_not_deleted_by_accident(cli: Any, registered: Ca
 def test_testing_and_resuming_a_credential(cli: Any) -> None:
     assert cli.json("credentials", "test", "default", code=1)["ok"] is False, "nobody listens on port 9"
     assert cli.json("credentials", "resume", "default")["state"] == "active"
+
+
+def test_two_accounts_of_one_name_are_told_apart(
+    cli: Any, services: Services, registered: Callable[..., dict[str, Any]]
+) -> None:
+    project_id = services.keys.project().project_id
+    accounts = {"luma-official": Account(base_url="http://127.0.0.1:9", api_key="sk-official")}  # type: ignore[arg-type]
+    services.credentials.sync_environment(project_id, services.settings.changed(accounts=accounts))
+    made = cli.json("register", "luma-official", "task-2")["results"][0]["generation"]
+    fine = registered("task-1")
+    official = services.credentials.get(project_id, "default", "luma-official")
+
+    def pause() -> None:
+        with services.database.transaction() as tx:
+            now = db.now(tx)
+            write_health(tx, official.id, pausing.pause(official.health, "no credits", now), now)
+
+    def state() -> str:
+        return str(cli.json("credentials", "show", "default", "--provider", "luma-official")["state"])
+
+    pause()
+    assert cli.json("credentials", "show", "default")["providers"] == ["luma"]
+    assert "is paused (no credits)" in cli.json("show", made["id"], "--why")["why"][0]
+    assert not any("paused" in reason for reason in cli.json("show", fine["id"], "--why")["why"])
+    assert cli.json("credentials", "resume", "default", "--provider", "luma")["providers"] == ["luma"]
+    assert state() == "paused"
+    assert cli.json("credentials", "resume", "default")["providers"] == ["luma-official"]
+    assert state() == "active"
+    pause()
+    cli("credentials", "resume", "default", "--provider", "luma-official")
+    assert state() == "active"
+    assert "default of kling" in cli("credentials", "resume", "default", "--provider", "kling", code=1).stderr
 
 
 def test_a_key_is_shown_once_and_makes_its_project(cli: Any, services: Services) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from tracker.errors import SchemaOutdatedError
 from tracker.store import db
 from tracker.store.db import Database
-from tracker.store.migrations import configuration, head, migrate
+from tracker.store.migrations import configuration, head, migrate, refuse_other_schema
 from tracker.store.tables import metadata
 
 from .conftest import Rows
@@ -93,13 +93,13 @@ def test_a_migration_does_not_wait_long_for_a_lock(database_url: str) -> None:
 def test_an_old_schema_is_refused_with_the_mend(empty_database_url: str) -> None:
     database = Database(empty_database_url)
     with database.transaction() as tx, pytest.raises(SchemaOutdatedError, match="tracker migrate"):
-        db.refuse_old_schema(tx, head())
+        refuse_other_schema(tx)
     migrate(empty_database_url)
     with database.transaction() as tx:
-        db.refuse_old_schema(tx, head())
+        refuse_other_schema(tx)
         tx.execute(text("UPDATE alembic_version SET version_num = 'older'"))
         with pytest.raises(SchemaOutdatedError, match="older"):
-            db.refuse_old_schema(tx, head())
+            refuse_other_schema(tx)
     database.close()
 
 

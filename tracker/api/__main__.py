@@ -21,7 +21,7 @@ from tracker.api.context import Context
 from tracker.errors import TrackerError
 from tracker.settings import Settings
 from tracker.store import db
-from tracker.store.migrations import head
+from tracker.store.migrations import refuse_other_schema
 from tracker.wiring import Services
 
 log = logging.getLogger("tracker.api")
@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
 def prepare(found: Settings, services: Services, simulator_url: str | None) -> None:
     """What must be true before the first request: the right schema, the bootstrap key, the environment's credentials."""
     with services.database.transaction() as tx:
-        db.refuse_old_schema(tx, head())
+        refuse_other_schema(tx)
     services.keys.ensure_bootstrap(found.required("bootstrap_api_key"))
     default = services.keys.project(make=True)
     services.credentials.sync_environment(default.project_id, found, simulator_url)

@@ -22,6 +22,9 @@ callbacks = APIRouter(prefix="/callbacks", tags=["callbacks"])
 
 EXAMPLE = {"providers": ["luma"], "base_url": "https://yunwu.ai", "api_key": "sk-...", "requests_per_second": 20}
 Name = Annotated[FormName, Path(description="As registrations name it; `default` is used where they name none.")]
+Provider = Annotated[
+    str | None, Query(description="Where the environment gives a `default` for each of several providers: which one.")
+]
 Force = Annotated[bool, Query(description="Do it although generations are pending.")]
 
 
@@ -34,9 +37,9 @@ def list_(caller: Reader, here: Here) -> Response:
 
 
 @routes.get("/{name}", **told("Read a credential", shows=CredentialShown, may=(404,)))
-def get(caller: Reader, name: Name, here: Here) -> Response:
+def get(caller: Reader, name: Name, here: Here, provider: Provider = None) -> Response:
     """The provider key is never shown."""
-    return answer(views.credential(here.services.credentials.get(caller.project_id, name), here.base_url))
+    return answer(views.credential(here.services.credentials.get(caller.project_id, name, provider), here.base_url))
 
 
 @routes.put(
@@ -57,17 +60,21 @@ def delete(caller: Admin, name: Name, services: Use, force: Force = False) -> Re
 
 
 @routes.post("/{name}/resume", **told("Let a paused credential go on", shows=CredentialShown, may=(404,)))
-def resume(caller: Admin, name: Name, here: Here) -> Response:
-    """Scope `admin`. Its generations are asked about again, within its budget."""
-    return answer(views.credential(here.services.credentials.resume(caller.project_id, name), here.base_url))
+def resume(caller: Admin, name: Name, here: Here, provider: Provider = None) -> Response:
+    """Scope `admin`. Its generations are asked about again, within its budget.
+
+    Every account of this name goes on, unless `provider` names one; the answer shows the first that was paused.
+    """
+    resumed = here.services.credentials.resume(caller.project_id, name, provider)
+    return answer(views.credential(resumed[0], here.base_url))
 
 
 @routes.post(
     "/{name}/test", **told("Ask the provider whether it accepts the key", shows=CredentialTest, may=(404, 409))
 )
-def test(caller: Admin, name: Name, services: Use) -> Response:
+def try_out(caller: Admin, name: Name, services: Use, provider: Provider = None) -> Response:
     """Scope `admin`. One harmless question about a task that no provider has."""
-    return answer(services.credentials.test(caller.project_id, name))
+    return answer(services.credentials.test(caller.project_id, name, provider))
 
 
 @callbacks.post(

@@ -31,15 +31,20 @@ async def alive() -> Response:
 @routes.get("/readyz", summary="Ready", openapi_extra=PROBLEMS)
 def ready(
     services: Use,
-    deep: Annotated[bool, Query(description="Fail also when the broker or the tick is not well.")] = False,
+    deep: Annotated[
+        bool, Query(description="Fail also when the broker, the tick or the poll workers are not well.")
+    ] = False,
 ) -> Response:
-    """200 when database and schema are right; tells of the broker, the age of the last tick in seconds, and the lag of polls."""
+    """200 when database and schema are right; tells of the broker, the age of the last tick in seconds, and the lag of polls.
+
+    `untaken` is for how many seconds batches of polls have gone out without one being taken; null while all is well.
+    """
     try:
         state = services.health.ready()
     except SchemaOutdatedError as old:
         raise NotReadyError(str(old), {"ready": False}) from None
     if deep and not state["healthy"]:
-        raise NotReadyError("the broker, Redis or the tick is not well", state)
+        raise NotReadyError("the broker, Redis, the tick or the poll workers are not well", state)
     return answer(state)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shutil
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracker.cli import work
+from tracker.cli.finding import Finding
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
@@ -22,21 +25,8 @@ OLDEST_POSTGRES = 15
 SKEW_LOOK, SKEW_WRONG = 2.0, 60.0
 """Seconds between this clock and the database's. Signed webhooks and links are refused by receivers whose clock differs by minutes."""
 SPACE_LOOK, SPACE_WRONG = 2_000_000_000, 200_000_000
-LATE_LOOK, LATE_WRONG = 30.0, 300.0
-"""Seconds by which the oldest due work may be late before somebody should look."""
-TICK_LATE = 10.0
 OURS_ELSEWHERE = frozenset({"TRACKER_PUBLISH", "TRACKER_VERSION", "TRACKER_INTERNAL_SIMULATOR_URL"})
 """Variables that docker-compose.yml and the supervisor use."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`verdict` is ok, warning or wrong; `mend` says what to do."""
-
-    subject: str
-    verdict: str
-    said: str
-    mend: str = ""
 
 
 def everything() -> Iterator[Finding]:
@@ -66,9 +56,9 @@ def _installation(settings: Settings, services: Services) -> Iterator[Finding]:
     yield from found
     yield from servers(services)
     yield from disk(settings)
-    if all(finding.verdict != "wrong" for finding in found):
-        yield from work(services)
-        yield from credentials(services)
+    if ("schema", "ok") in {(finding.subject, finding.verdict) for finding in found}:
+        yield from work.everything(services)
+        yield from secrets(services)
 
 
 def variables() -> Iterator[Finding]:
@@ -103,13 +93,12 @@ def home(settings: Settings) -> Iterator[Finding]:
 def database(services: Services) -> Iterator[Finding]:
     """Reachable, recent enough, at our schema, with our time, and readable with our keys."""
     from tracker.store import db
-    from tracker.store.migrations import head
 
     try:
         with services.database.transaction() as tx:
             before = time.time()
             skew = db.now(tx).timestamp() - (before + time.time()) / 2
-            revision = db.revision(tx)
+            revision, read_only = db.revision(tx), db.read_only(tx)
     except Exception as error:  # noqa: BLE001 - whatever it is, it means that we have no database
         reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         yield Finding(
@@ -120,18 +109,26 @@ def database(services: Services) -> Iterator[Finding]:
     shown = f"PostgreSQL {'.'.join(map(str, version))}"
     if int(version[0]) < OLDEST_POSTGRES:
         yield Finding("database", "wrong", f"it is {shown}", f"PostgreSQL {OLDEST_POSTGRES} or newer is needed")
+    elif read_only:
+        mend = "name the primary in TRACKER_DATABASE_URL, or let this server take writes"
+        yield Finding("database", "wrong", f"{shown} takes no writes", mend)
     else:
         yield Finding("database", "ok", shown)
-    needed = head()
-    at = f"at {revision or 'nothing'}"
-    yield (
-        Finding("schema", "ok", at)
-        if revision == needed
-        else Finding("schema", "wrong", f"{at}, needed is {needed}", "tracker migrate")
-    )
+    yield _schema(revision)
     verdict = "ok" if abs(skew) < SKEW_LOOK else "warning" if abs(skew) < SKEW_WRONG else "wrong"
     mend = "" if verdict == "ok" else "set this machine's clock by NTP"
     yield Finding("clock", verdict, f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} the database's", mend)
+
+
+def _schema(revision: str | None) -> Finding:
+    from tracker.store import migrations
+
+    at, needed = f"at {revision or 'nothing'}", migrations.head()
+    if revision == needed:
+        return Finding("schema", "ok", at)
+    if revision is not None and not migrations.known(revision):
+        return Finding("schema", "wrong", f"{at}, which is newer than this program", "install the version that made it")
+    return Finding("schema", "wrong", f"{at}, needed is {needed}", "tracker migrate")
 
 
 def servers(services: Services) -> Iterator[Finding]:
@@ -144,82 +141,49 @@ def servers(services: Services) -> Iterator[Finding]:
 
 def disk(settings: Settings) -> Iterator[Finding]:
     """Room where the embedded database and local copies grow."""
-    places = {settings.home.resolve()}
-    if settings.artifacts.startswith("file://"):
-        places.add(Path(settings.artifacts.removeprefix("file://")))
     seen: set[int] = set()
-    for place in sorted(places):
+    for place in growing(settings):
         there = next(folder for folder in (place, *place.parents) if folder.exists())
-        if there.stat().st_dev in seen:
-            continue
-        seen.add(there.stat().st_dev)
-        free = shutil.disk_usage(there).free
-        verdict = "wrong" if free < SPACE_WRONG else "warning" if free < SPACE_LOOK else "ok"
-        yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free at {place}", "" if verdict == "ok" else "make room")
+        if there.stat().st_dev not in seen:
+            seen.add(there.stat().st_dev)
+            yield space(place, shutil.disk_usage(there).free)
 
 
-def work(services: Services) -> Iterator[Finding]:
-    """Whether what is due gets done."""
-    ready = services.health.ready()
-    age = ready["tick_age"]
-    if age is None or age > TICK_LATE:
-        said = "it has never rung" if age is None else f"it rang last {age:.0f} s ago"
-        yield Finding("beat", "wrong", said, "start beat and the worker of queue `default` (`tracker up` does)")
+def growing(settings: Settings) -> list[Path]:
+    """The folders that fill: the home, the embedded database where it lies elsewhere, and copies in files."""
+    from tracker.settings import Home
+
+    home = settings.home.resolve()
+    places = [home]
+    if "database_url" not in settings.given:
+        with suppress(OSError, ValueError, KeyError):
+            places.append(Path(json.loads(Home(home).state.read_text())["database_directory"]))
+    if settings.artifacts.startswith("file://"):
+        places.append(Path(settings.artifacts.removeprefix("file://")))
+    return places
+
+
+def space(place: Path, free: int) -> Finding:
+    """Whether so many free bytes are enough."""
+    verdict = "wrong" if free < SPACE_WRONG else "warning" if free < SPACE_LOOK else "ok"
+    return Finding("disk", verdict, f"{free / 1e9:.1f} GB free at {place}", "" if verdict == "ok" else "make room")
+
+
+def secrets(services: Services) -> Iterator[Finding]:
+    """Whether our keys open what is stored for endpoints and projects: webhooks could not be signed otherwise."""
+    sealed = services.endpoints.sealed()
+    closed = [stored for stored in sealed if not opens(services, stored)]
+    if closed:
+        said = f"{len(closed)} of {len(sealed)} webhook secrets and headers are encrypted with a key that is not here"
+        yield Finding("secrets", "wrong", said, "add the key that was in use to TRACKER_SECRET_KEYS")
     else:
-        yield Finding("beat", "ok", f"it rang {age:.1f} s ago")
-    for name, reason in ready["stopped"].items():
-        yield Finding(name, "warning", f"stopped: {reason}", f"tracker resume {name}")
-    figures = services.health.figures()
-    for queue, gauge in {
-        "webhook": "tracker_webhook_oldest_due_seconds",
-        "download": "tracker_download_oldest_due_seconds",
-    }.items():
-        yield _queue(queue, figures[gauge][0][1])
-    yield _queue("poll", ready["lag"])
+        yield Finding("secrets", "ok", f"the keys open all {len(sealed)} webhook secrets and headers")
 
 
-def _queue(queue: str, late: float) -> Finding:
-    verdict = "ok" if late < LATE_LOOK else "warning" if late < LATE_WRONG else "wrong"
-    mend = (
-        ""
-        if verdict == "ok"
-        else f"is the worker of queue `{queue}` running? if so, raise TRACKER_WORKERS_{queue.upper()}"
-    )
-    return Finding(
-        f"queue {queue}", verdict, f"the oldest due work is {late:.0f} s late" if late >= 1 else "nothing is late", mend
-    )
-
-
-def credentials(services: Services) -> Iterator[Finding]:
-    """Provider accounts of project `default`: paused, without key, or encrypted with a key that we lack."""
-    found = [c for c in services.credentials.all(services.keys.project("default", make=True).project_id) if c.providers]
-    if not found:
-        yield Finding(
-            "credentials",
-            "warning",
-            "there are none",
-            "tracker credentials set NAME, or set TRACKER_LUMA_API_KEY and the like",
-        )
-    for credential in found:
-        name = f"{credential.name} ({', '.join(credential.providers)})"
-        if credential.state == "paused":
-            mend = f"correct the account, then `tracker credentials resume {credential.name}`"
-            yield Finding("credential", "wrong", f"{name} is paused: {credential.paused_reason}", mend)
-        elif credential.api_key is None:
-            yield Finding(
-                "credential",
-                "warning",
-                f"{name} has no key",
-                f"tracker credentials set {credential.name} --api-key-stdin",
-            )
-        else:
-            yield _decrypts(services, credential.api_key, name)
-
-
-def _decrypts(services: Services, stored: bytes, name: str) -> Finding:
+def opens(services: Services, stored: bytes) -> bool:
+    """Whether one of our keys opens this."""
     try:
         services.vault.decrypt(stored)
-    except ConfigurationError as wrong:
-        what, _, mend = str(wrong).partition("; ")
-        return Finding("credential", "wrong", f"{name}: {what}", mend)
-    return Finding("credential", "ok", name)
+    except ConfigurationError:
+        return False
+    return True

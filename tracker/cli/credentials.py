@@ -15,6 +15,9 @@ from tracker.cli.options import AsJson, Project, secret_from
 
 group = typer.Typer(name="credentials", help="Provider accounts.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME")]
+OneProvider = Annotated[
+    str | None, typer.Option("--provider", help="Of several accounts of this name, the one of this provider.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Although generations are pending.")]
 
 
@@ -84,12 +87,12 @@ def set_(
 
 
 @group.command()
-def show(*, name: Name, project: Project = "default", as_json: AsJson = False) -> None:
+def show(*, name: Name, provider: OneProvider = None, project: Project = "default", as_json: AsJson = False) -> None:
     """One credential, without its key."""
     from tracker.cli.session import opened
 
     with opened(project) as session:
-        found = session.services.credentials.get(session.project_id, name)
+        found = session.services.credentials.get(session.project_id, name, provider)
     _tell(found, as_json=as_json)
 
 
@@ -104,22 +107,23 @@ def delete(*, name: Name, force: Force = False, project: Project = "default", as
 
 
 @group.command()
-def resume(*, name: Name, project: Project = "default", as_json: AsJson = False) -> None:
-    """Let a paused account go on at once."""
+def resume(*, name: Name, provider: OneProvider = None, project: Project = "default", as_json: AsJson = False) -> None:
+    """Let every paused account of this name go on at once. As JSON: the first that was paused, as the API shows it."""
     from tracker.cli.session import opened
 
     with opened(project) as session:
-        found = session.services.credentials.resume(session.project_id, name)
-    _tell(found, as_json=as_json)
+        resumed = session.services.credentials.resume(session.project_id, name, provider)
+    for credential in resumed[:1] if as_json else resumed:
+        _tell(credential, as_json=as_json)
 
 
 @group.command("test")
-def try_out(*, name: Name, project: Project = "default", as_json: AsJson = False) -> None:
+def try_out(*, name: Name, provider: OneProvider = None, project: Project = "default", as_json: AsJson = False) -> None:
     """Ask the provider one harmless question with this key; exit 1 when it is refused."""
     from tracker.cli.session import opened
 
     with opened(project) as session:
-        found = session.services.credentials.test(session.project_id, name)
+        found = session.services.credentials.test(session.project_id, name, provider)
     _say(found, found["message"], as_json=as_json)
     if not found["ok"]:
         raise typer.Exit(1)

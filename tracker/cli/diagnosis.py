@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from tracker.cli.checks import Finding, everything
+from tracker.cli.checks import everything
+from tracker.cli.finding import Finding
 from tracker.cli.options import AsJson
 
 MARKS = {"ok": ("ok", "green"), "warning": ("look", "yellow"), "wrong": ("WRONG", "red")}

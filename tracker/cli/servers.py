@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tracker.cli.options import AsJson
+from tracker.errors import FieldProblem, InvalidError
 
 Home = Annotated[Path | None, typer.Option("--home", help="Instead of TRACKER_HOME (default ./.tracker).")]
 ARGUMENTS_PASS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -30,48 +31,61 @@ def up(
     home: Home = None,
 ) -> None:
     """Start everything and keep it running; Ctrl-C stops it."""
-    _become("tracker.embedded", "up", *(["--demo"] if demo else []), *_home(home))
+    become("tracker.embedded", "up", *(["--demo"] if demo else []), *_home(home))
 
 
 def demo(*, home: Home = None) -> None:
     """Show the main job on the built-in simulator, in a home of its own; ends by itself."""
-    _become("tracker.embedded", "demo", *_home(home))
+    become("tracker.embedded", "demo", *_home(home))
 
 
 def simulator(context: typer.Context) -> None:
     """Run the relay simulator alone (its own options: tracker simulator --help)."""
-    _become("tracker.simulator", *context.args)
+    become("tracker.simulator", *context.args)
 
 
 def migrate(
     *,
     to: Annotated[str, typer.Option("--to", help="A revision, or -1 for one step back.")] = "head",
+    delete_everything: Annotated[
+        bool, typer.Option("--delete-everything", help="Go below the first revision although that drops every table.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the database to the schema of this program."""
     from tracker.cli.render import print_json
     from tracker.cli.session import settings_here
-    from tracker.store import db, migrations
+    from tracker.store import migrations
 
     url = settings_here().required("database_url")
+    if migrations.empties(_revision(url), to) and not delete_everything:
+        wrong = "it lies below the first revision and would delete everything in the database"
+        raise InvalidError(FieldProblem("--to", f"{wrong}; `tracker backup` first, then add --delete-everything"))
     migrations.migrate(url, to)
-    database = db.Database(url, size=2, application="tracker-cli")
-    try:
-        with database.transaction() as tx:
-            revision = db.revision(tx)
-    finally:
-        database.close()
+    revision = _revision(url)
     if as_json:
         print_json({"revision": revision, "needed": migrations.head()})
     else:
         sys.stdout.write(f"the database schema is at {revision or 'nothing'}\n")
 
 
+def _revision(url: str) -> str | None:
+    from tracker.store import db
+
+    database = db.Database(url, size=1, application="tracker-cli")
+    try:
+        with database.transaction() as tx:
+            return db.revision(tx)
+    finally:
+        database.close()
+
+
 def _home(home: Path | None) -> list[str]:
     return [] if home is None else ["--home", str(home)]
 
 
-def _become(module: str, *arguments: str) -> NoReturn:
+def become(module: str, *arguments: str) -> NoReturn:
+    """Run another program of ours in this one's place."""
     # The same process from here on: signals, terminal and exit code are the program's own.
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - our own module, without a shell

@@ -47,14 +47,13 @@ def settings_here() -> Settings:
 def opened(project: str = DEFAULT_PROJECT, *, make: bool = False) -> Iterator[Session]:
     """The services, for the time of the block. NotFoundError for an unknown project, SchemaOutdatedError for an old database."""
     from tracker import wiring
-    from tracker.store import db
-    from tracker.store.migrations import head
+    from tracker.store.migrations import refuse_other_schema
 
     settings = settings_here()
     services = wiring.build(settings, application="tracker-cli", pool=2)
     try:
         with services.database.transaction() as tx:
-            db.refuse_old_schema(tx, head())
+            refuse_other_schema(tx)
         yield Session(
             settings, services, services.keys.project(project, make=make or project == DEFAULT_PROJECT).project_id
         )

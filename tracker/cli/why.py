@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracker.cli.render import ago
+from tracker.cli.work import budget
 from tracker.core.generation import Generation, State
 from tracker.core.lifecycle import FINAL
-from tracker.errors import NotFoundError
 
 if TYPE_CHECKING:
     from tracker.cli.session import Session
@@ -22,7 +22,13 @@ def reasons(session: Session, g: Generation) -> list[str]:
         return [f"it is {g.state}, and that is final; nobody is asked any more"]
     if g.next_poll_at is None:
         return ["it was given up: nothing was found until give_up_at; `tracker poll` asks once more"]
-    found = [*_stopped(session), *_account(session, g), *_problem(session, g)]
+    found = [
+        *_stopped(session),
+        *_untaken(session),
+        *_account(session, g),
+        *_lease(session, g),
+        *_problem(session, g),
+    ]
     if g.state is State.TIMED_OUT:
         found.append("its timeout has passed: late checks are seldom, and come after everything else")
     return [*found, _due(session, g, explained=bool(found))]
@@ -35,10 +41,16 @@ def _stopped(session: Session) -> list[str]:
     )
 
 
+def _untaken(session: Session) -> list[str]:
+    seconds = session.services.health.ready()["untaken"]
+    if seconds is None:
+        return []
+    return [f"batches have gone out for {seconds:.0f} s, and no poll worker has taken one; see `tracker doctor`"]
+
+
 def _account(session: Session, g: Generation) -> list[str]:
-    try:
-        account = session.services.credentials.get(session.project_id, g.credential)
-    except NotFoundError:
+    account = session.services.credentials.of_generation(g)
+    if account is None:
         return [f"its credential {g.credential!r} was deleted"]
     now = session.now()
     if account.state == "paused":
@@ -46,11 +58,30 @@ def _account(session: Session, g: Generation) -> list[str]:
         return [
             f"credential {g.credential!r} is paused ({account.paused_reason}); {probe}`tracker credentials resume {g.credential}`"
         ]
-    if account.blocked_until is not None and account.blocked_until > now:
-        return [
-            f"circuit: the provider asked credential {g.credential!r} to wait (Retry-After), until {ago(account.blocked_until, now)}"
-        ]
-    return []
+    return _held(session, g)
+
+
+def _held(session: Session, g: Generation) -> list[str]:
+    """What the account's circuit or budget holds back. A budget that is used up matters to what is due alone."""
+    from tracker.store.lateness import Held
+
+    now = session.now()
+    [account] = session.services.health.accounts(g.credential_id)
+    word = "circuit" if account.held in {Held.CIRCUIT, Held.ASKED_TO_WAIT} else "budget"
+    due = g.next_poll_at is not None and g.next_poll_at <= now
+    if account.held is None or (word == "budget" and not due):
+        return []
+    until = f", until {ago(account.until, now)}" if account.until is not None and account.until > now else ""
+    return [f"{word}: of credential {account.name} {budget(account)[0]}{until}"]
+
+
+def _lease(session: Session, g: Generation) -> list[str]:
+    lease = session.services.health.lease(g.id)
+    if lease is None:
+        return []
+    now = session.now()
+    with_whom = "a worker asks about it" if lease.taken else "its batch waits for a worker"
+    return [f"lease: it was claimed {ago(lease.since, now)}, and {with_whom}; the claim lapses {ago(lease.until, now)}"]
 
 
 def _problem(session: Session, g: Generation) -> list[str]:
@@ -74,4 +105,4 @@ def _due(session: Session, g: Generation, *, explained: bool) -> str:
     tick = session.services.health.ready()["tick_age"]
     if tick is None or tick > LATE:
         return f"{late}, and beat has not rung for {'ever' if tick is None else f'{tick:.0f} s'}: see `tracker doctor`"
-    return f"{late}: the budget of credential {g.credential!r} is used up by others, or all poll workers are busy"
+    return f"{late}: all poll workers are busy; see `tracker doctor`"

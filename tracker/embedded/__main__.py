@@ -1,4 +1,4 @@
-"""The commands `python -m tracker.embedded up [--demo]`, `demo` and `fresh`.
+"""The commands `python -m tracker.embedded up [--demo]`, `demo`, `restore FILE` and `fresh`.
 
 They exit with 0 when all went well, with 1 and a reason when not, with 2 for a wrong setting.
 """
@@ -6,6 +6,7 @@ They exit with 0 when all went well, with 1 and a reason when not, with 2 for a 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from tracker.embedded import environment, fresh
+from tracker.embedded import environment, fresh, restoring
 from tracker.embedded.demo import Demonstration
 from tracker.embedded.installation import Installation, Programs
 from tracker.embedded.loopback import Loopback
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None, programs: Programs = Programs()
             settings = settings.changed(home=options.home, given=settings.given | {"home"})
         if options.command == "fresh":
             return _fresh(settings, screen)
+        if options.command == "restore":
+            return _restore(settings, options)
         if options.command == "demo":
             return _demo(settings if options.home else settings.changed(home=settings.home / "demo"), screen, programs)
         base = environment.inherited(os.environ, dotenv_values(DOTENV), dotenv_values(PROJECT / DOTENV))
@@ -119,6 +122,18 @@ def _fresh(settings: Settings, screen: Screen) -> int:
     return 0
 
 
+def _restore(settings: Settings, options: argparse.Namespace) -> int:
+    os.umask(0o077)  # nothing that we write is for others
+    revision = restoring.restore(settings, options.file, replace=options.replace)
+    if options.json:
+        sys.stdout.write(json.dumps({"restored": str(options.file), "revision": revision}) + "\n")
+    else:
+        sys.stdout.write(
+            f"{options.file} is restored into {settings.home}, at schema {revision}; `tracker up` starts with it\n"
+        )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tracker.embedded", description="The tracker with its own servers, under supervision."
@@ -130,7 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo = commands.add_parser("demo", help="show the examples in a home of its own, then end")
     fresh_ = commands.add_parser("fresh", help="remove what a stopped tracker keeps: database, files, keys, logs")
-    for command in (up, demo, fresh_):
+    restore = commands.add_parser("restore", help="bring a backup into the home of a stopped tracker")
+    restore.add_argument("file", type=Path, metavar="FILE", help="what `tracker backup` wrote; - is standard input")
+    restore.add_argument("--replace", action="store_true", help="although the database is not empty: it is lost")
+    restore.add_argument("--json", action="store_true", help="tell the outcome as JSON")
+    for command in (up, demo, restore, fresh_):
         command.add_argument("--home", type=Path, help="instead of TRACKER_HOME (default .tracker)")
     return parser
 

@@ -121,6 +121,13 @@ def with_secrets(settings: Settings, files: Home) -> Settings:
     return settings.changed(**fields)
 
 
+def keep_secret_keys(files: Home, secret_keys: str) -> None:
+    """Keep these keys instead of those that were generated: they open what was restored."""
+    _write_private(
+        files.secrets, json.dumps({**_read_object(files.secrets), "secret_keys": secret_keys}, indent=2) + "\n"
+    )
+
+
 def set_aside(directory: Path) -> Path | None:
     """Move away what an earlier home left at our place, since its password and keys are gone; where it is now. One such copy is kept."""
     if not directory.exists():

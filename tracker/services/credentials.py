@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tracker import bell, providers
 from tracker.core.addresses import Policy, check_url
-from tracker.core.generation import ErrorCode, Failure, State
+from tracker.core.generation import ErrorCode, Failure, Generation, State
 from tracker.core.lifecycle import FINAL
 from tracker.core.observation import Problem, ProblemCode
 from tracker.core.pausing import Health
@@ -114,10 +114,16 @@ class Credentials:
         with self._database.transaction() as tx:
             return [c for c in credentials.of_project(tx, project_id) if c.providers]
 
-    def get(self, project_id: UUID, name: str) -> Credential:
-        """One credential by name; one stored by hand comes before the environment's."""
+    def get(self, project_id: UUID, name: str, provider: str | None = None) -> Credential:
+        """One credential by name, and by provider where the environment gives one for each; one stored by hand comes first."""
         with self._database.transaction() as tx:
-            return self._found(tx, project_id, name)
+            return self._found(tx, project_id, name, provider)
+
+    def of_generation(self, g: Generation) -> Credential | None:
+        """The account that a generation is asked with; None once it was deleted."""
+        with self._database.transaction() as tx:
+            found = credentials.by_id(tx, [g.credential_id]).get(g.credential_id)
+        return found if found is not None and found.providers else None
 
     def delete(self, project_id: UUID, name: str, *, force: bool = False) -> None:
         """Remove a credential. Pending generations are a conflict unless `force`, which ends them as `credential_deleted`."""
@@ -153,22 +159,26 @@ class Credentials:
         schedule.leave(tx, [g.id for g in locked])
         outbox.publish(tx, [(step.event, step.generation) for step in taken if step.event], now)
 
-    def resume(self, project_id: UUID, name: str) -> Credential:
-        """Let a paused credential go on; its generations are asked about within its budget."""
-        with self._database.transaction() as tx:
-            locked = credentials.lock(tx, self._found(tx, project_id, name).id)
-            if locked is not None and (locked.health != Health()):
-                change_health(tx, locked, Health(), db.now(tx))
-        self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{name} resumed")
-        return self.get(project_id, name)
+    def resume(self, project_id: UUID, name: str, provider: str | None = None) -> list[Credential]:
+        """Let every paused account of this name go on (of this provider alone, if one is named), within its budget.
 
-    def test(self, project_id: UUID, name: str) -> dict[str, Any]:
+        Returns those that were in trouble; all of the name when none was.
+        """
+        with self._database.transaction() as tx:
+            found = sorted(c.id for c in self._all_found(tx, project_id, name, provider))
+            locked = [c for key in found if (c := credentials.lock(tx, key)) is not None]
+            troubled = [c for c in locked if c.health != Health()]
+            for credential in troubled:
+                change_health(tx, credential, Health(), db.now(tx))
+            after = credentials.by_id(tx, [c.id for c in troubled or locked])
+        self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{name} resumed")
+        return [after[key] for key in sorted(after)]
+
+    def test(self, project_id: UUID, name: str, provider_name: str | None = None) -> dict[str, Any]:
         """Ask the provider one harmless question with this key: `ok`, and what came back in words."""
         with self._database.transaction() as tx:
-            credential, at = self._found(tx, project_id, name), db.now(tx)
-        if not credential.providers:
-            raise ConflictError("this credential was deleted")
-        provider = providers.REGISTRY[credential.providers[0]]
+            credential, at = self._found(tx, project_id, name, provider_name), db.now(tx)
+        provider = providers.REGISTRY[provider_name or credential.providers[0]]
         key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
         account, subject = Account(credential.base_url or provider.default_base_url, key), Subject(PROBE_TASK)
         question = provider.question(account, subject)
@@ -241,11 +251,19 @@ class Credentials:
     def _named(tx: Transaction, project_id: UUID, name: str) -> Credential | None:
         return next((c for c in credentials.of_project(tx, project_id) if c.name == name), None)
 
-    def _found(self, tx: Transaction, project_id: UUID, name: str) -> Credential:
-        credential = self._named(tx, project_id, name)
-        if credential is None or not credential.providers:
-            raise NotFoundError("credential", name)
-        return credential
+    def _found(self, tx: Transaction, project_id: UUID, name: str, provider: str | None = None) -> Credential:
+        return self._all_found(tx, project_id, name, provider)[0]
+
+    @staticmethod
+    def _all_found(tx: Transaction, project_id: UUID, name: str, provider: str | None) -> list[Credential]:
+        found = [
+            c
+            for c in credentials.of_project(tx, project_id)
+            if c.name == name and c.providers and provider in {None, *c.providers}
+        ]
+        if not found:
+            raise NotFoundError("credential", name if provider is None else f"{name} of {provider}")
+        return found
 
 
 def _words_in(body: bytes) -> Any:

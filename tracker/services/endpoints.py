@@ -132,6 +132,11 @@ class Endpoints:
         with self._database.transaction() as tx:
             return self._add_secret(tx, project_id, None, db.now(tx))
 
+    def sealed(self) -> list[bytes]:
+        """Every stored secret and header of all projects, as it is encrypted."""
+        with self._database.transaction() as tx:
+            return endpoints.sealed(tx)
+
     def _add_secret(self, tx: Transaction, project_id: UUID, endpoint_id: UUID | None, now: datetime) -> str:
         secret = signing.new_secret()
         endpoints.add_secret(

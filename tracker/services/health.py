@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from tracker import bell
-from tracker.store import db, due, figures, switches
+from tracker.store import db, due, figures, lateness, migrations, switches, taking
 from tracker.store.db import Database
-from tracker.store.migrations import head
+from tracker.store.lateness import Lane, Lease
 
 TICK = "tick"
 """Name of the heartbeat that the tick leaves."""
@@ -24,19 +25,37 @@ class Health:
     def ready(self) -> dict[str, Any]:
         """`ready` (database and schema), `healthy` (everything), and what both are made of. Raises what the database raises."""
         with self._database.transaction() as tx:
-            db.refuse_old_schema(tx, head())
+            migrations.refuse_other_schema(tx)
             now = db.now(tx)
             tick = db.last_beat(tx, TICK)
             lag, stopped = due.lag(tx, now), switches.stopped(tx)
+            untaken = taking.untaken(tx, now)
         age = None if tick is None else (now - tick).total_seconds()
         reachable = self._bell.reachable()
-        healthy = all(reachable.values()) and age is not None and age < TICK_LATE
-        return {"ready": True, "healthy": healthy, **reachable, "tick_age": age, "lag": lag, "stopped": stopped}
+        healthy = all(reachable.values()) and age is not None and age < TICK_LATE and untaken is None
+        return {
+            "ready": True, "healthy": healthy, **reachable, "tick_age": age, "lag": lag, "untaken": untaken, "stopped": stopped,
+        }  # fmt: skip
 
     def figures(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Gauges by name, each with its labels, read from the database in one place."""
         with self._database.transaction() as tx:
             return figures.gauges(tx, db.now(tx))
+
+    def accounts(self, credential_id: int | None = None) -> list[Lane]:
+        """How late the polls of each provider account are, and what holds them back."""
+        with self._database.transaction() as tx:
+            return lateness.accounts(tx, db.now(tx), credential_id)
+
+    def receivers(self) -> list[Lane]:
+        """The same of every webhook receiver that anything is due for."""
+        with self._database.transaction() as tx:
+            return lateness.receivers(tx, db.now(tx))
+
+    def lease(self, generation_id: UUID) -> Lease | None:
+        """The claim that a generation is being asked about under, if it is."""
+        with self._database.transaction() as tx:
+            return lateness.lease(tx, generation_id, db.now(tx))
 
     def stop(self, name: str, reason: str) -> None:
         """Stop `polls`, `webhooks` or `downloads` for the whole installation."""

@@ -90,6 +90,11 @@ class Keys:
             raise NotFoundError("project", name)
         return Caller(found, name, implied(["admin"]))
 
+    def projects(self) -> list[tuple[str, UUID]]:
+        """Every project by name, with its id."""
+        with self._database.transaction() as tx:
+            return keys.projects(tx)
+
     def create(self, project_id: UUID, form: KeyForm) -> tuple[Key, str]:
         """A new key and its token, which is shown this once."""
         token = new_token()

@@ -25,6 +25,7 @@ from tracker.services.recording import Judged, Recording
 from tracker.store import clocks, credentials, db, due, switches
 from tracker.store.db import Database
 from tracker.store.due import Asked
+from tracker.store.taking import Signs
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Polling:
         self._pause = Event()
         self._one_at_a_time = Lock()
         self._unanswered: dict[UUID, Counter[int]] = {}
+        self._signs = Signs()
 
     def dispatch(self, stay: float = 0.0) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
@@ -97,6 +99,8 @@ class Polling:
             claims = due.claim(
                 tx, batch=batch, now=now, limit=BATCH, longest=self._longest, probe_waits=backoff.PAUSE_SCHEDULE
             )
+            if claims:
+                self._signs.sent(tx, now)
             if any(c.clock_id not in self._clock_providers for c in claims):
                 self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
             return batch, claims
@@ -117,6 +121,7 @@ class Polling:
             asked = due.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
             paid = due.paid(tx, batch)
+            self._signs.taken(tx, started)
         round_ = Round(accounts, lambda: started + timedelta(seconds=monotonic() - clock), paid=paid)
         left = self._unanswered[batch] = Counter(a.credential_id for a in asked)
         try:

@@ -18,8 +18,6 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from sqlalchemy.pool import QueuePool
 
-from tracker.errors import SchemaOutdatedError
-
 Transaction = Connection
 """An open transaction, as every store function takes it."""
 
@@ -132,11 +130,9 @@ def revision(tx: Transaction) -> str | None:
     return found
 
 
-def refuse_old_schema(tx: Transaction, needed: str) -> None:
-    """Raise SchemaOutdatedError unless the database is at the revision this program needs."""
-    found = revision(tx)
-    if found != needed:
-        raise SchemaOutdatedError(found, needed)
+def read_only(tx: Transaction) -> bool:
+    """Whether this server takes no writes: it is a standby, or was told so."""
+    return bool(tx.execute(text("SELECT current_setting('transaction_read_only')::bool")).scalar_one())
 
 
 PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57014", "57P01", "57P02", "57P03"})

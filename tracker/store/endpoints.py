@@ -191,6 +191,14 @@ def secrets(tx: Transaction, project_id: UUID, endpoint_id: UUID | None, now: da
     return [row.secret for row in rows]
 
 
+def sealed(tx: Transaction) -> list[bytes]:
+    """Everything encrypted that belongs to endpoints and projects: what signs, and headers."""
+    rows = tx.execute(
+        text("SELECT secret FROM signing_secrets UNION ALL SELECT headers FROM endpoints WHERE headers IS NOT NULL")
+    )
+    return [row.secret for row in rows]
+
+
 def disable(tx: Transaction, endpoint_id: UUID, reason: str, now: datetime) -> bool:
     """Turn an endpoint off; False when it was off already."""
     off = tx.execute(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
-from tracker.store import due
+from tracker.store import due, taking
 from tracker.store.db import Transaction
 
 Gauges = dict[str, list[tuple[dict[str, str], float]]]
@@ -36,4 +36,5 @@ def gauges(tx: Transaction, now: datetime) -> Gauges:
         rows = tx.execute(text(query), {"now": now} if ":now" in query else {}).mappings()
         found[name] = [({k: str(v) for k, v in row.items() if k != "value"}, float(row["value"])) for row in rows]
     found["tracker_poll_lag_seconds"] = [({}, due.lag(tx, now))]
+    found["tracker_poll_untaken_seconds"] = [({}, taking.untaken(tx, now) or 0.0)]
     return found

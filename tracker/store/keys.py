@@ -44,6 +44,11 @@ def project(tx: Transaction, name: str) -> UUID | None:
     return found
 
 
+def projects(tx: Transaction) -> list[tuple[str, UUID]]:
+    """Every project, by name."""
+    return [(row.name, row.id) for row in tx.execute(text("SELECT name, id FROM projects ORDER BY name"))]
+
+
 def make_project(tx: Transaction, name: str, project_id: UUID) -> tuple[UUID, bool]:
     """The id of a project, and whether it was made just now (two who make it at once get the same)."""
     made = tx.execute(

@@ -12,7 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import tracker
-from tracker.store.db import sqlalchemy_url
+from tracker.errors import SchemaOutdatedError
+from tracker.store import db
+from tracker.store.db import Transaction, sqlalchemy_url
 
 
 def _scripts() -> Path:
@@ -35,6 +37,26 @@ def head() -> str:
     if found is None:
         raise RuntimeError("no migrations are packed with this program")
     return found
+
+
+def refuse_other_schema(tx: Transaction) -> None:
+    """Raise SchemaOutdatedError unless the database is at the revision that this program needs."""
+    found = db.revision(tx)
+    if found != head():
+        raise SchemaOutdatedError(found, head(), newer=found is not None and not known(found))
+
+
+def known(revision: str) -> bool:
+    """Whether this program has that revision: it lacks those of newer versions."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(configuration()).walk_revisions())
+
+
+def empties(revision: str | None, target: str) -> bool:
+    """Whether going from `revision` to `target` takes back the first revision, and with it every table and all that they hold."""
+    if revision is None or not (target == "base" or (target.startswith("-") and target[1:].isdigit())):
+        return False
+    taken = len(list(ScriptDirectory.from_config(configuration()).iterate_revisions(revision, "base")))
+    return target == "base" or -int(target) >= taken
 
 
 def migrate(url: str, target: str = "head") -> None:
