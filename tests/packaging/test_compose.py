@@ -20,6 +20,9 @@ SECRETS = (
     "TRACKER_BOOTSTRAP_API_KEY",
     "TRACKER_FLOWER_AUTH",
 )
+QUEUES = ("poll", "webhook", "download", "default")
+ENDING_WHEN_TOLD = {"bell.FETCH", "bell.SWEEP_COPIES"}
+"""Tasks that stop where they are on SIGTERM: seen in tests/journeys/test_drain.py and tests/services/test_downloading_room.py."""
 OURS = ("migrate", "api", "beat", "worker-poll", "worker-webhook", "worker-download", "worker-default", "flower")
 
 
@@ -84,11 +87,22 @@ def test_every_container_is_locked_down_and_bounded(services: dict[str, Any]) ->
 def test_ours_wait_for_the_schema_and_are_stopped_with_patience(services: dict[str, Any]) -> None:
     for name in set(OURS) - {"migrate"}:
         assert services[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully", name
-    longest = int(re.findall(r"task_time_limit=(\d+)", (ROOT / "tracker" / "bell.py").read_text())[0])
-    for queue in ("poll", "webhook", "download", "default"):
-        minutes, seconds = re.findall(r"(?:(\d+)m)?(\d+)s", services[f"worker-{queue}"]["stop_grace_period"])[0]
-        assert int(minutes or 0) * 60 + int(seconds) > longest
     assert services["migrate"]["restart"] == "no"
+    usual = int(re.findall(r"task_time_limit=(\d+)", (ROOT / "tracker" / "bell.py").read_text())[0])
+    tasks = re.findall(r"@app\.task\((.*)\)", (ROOT / "workers" / "tasks.py").read_text())
+    limits = {
+        re.findall(r"name=([\w.\"-]+)", task)[0]: int((re.findall(r"[ (]time_limit=(\d+)", task) or [usual])[0])
+        for task in tasks
+    }
+    graces = {_seconds(services[f"worker-{queue}"]["stop_grace_period"]) for queue in QUEUES}
+    longer = {name for name, limit in limits.items() if limit >= min(graces)}
+    assert longer <= ENDING_WHEN_TOLD, f"longer than the grace of {graces} s; of {limits}"
+    assert len(limits) > len(longer) > 0
+
+
+def _seconds(period: str) -> int:
+    minutes, seconds = re.findall(r"(?:(\d+)m)?(\d+)s", period)[0]
+    return int(minutes or 0) * 60 + int(seconds)
 
 
 def test_no_secret_stands_on_a_command_line(services: dict[str, Any]) -> None:
