@@ -10,8 +10,8 @@ from .conftest import Workers, until
 
 
 def test_beat_touches_its_pulse_while_the_broker_takes_its_rings(settings: Settings, tmp_path: Path) -> None:
-    pulse, beat = tmp_path / "pulse", Workers(settings, tmp_path)
-    beat.environment["BEAT_PULSE"] = str(pulse)
+    beat = Workers(settings, tmp_path)
+    pulse = beat.pulse("beat")
     beat.start("beat")
     try:
         until(pulse.exists, 30, "the first ring")
