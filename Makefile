@@ -79,7 +79,7 @@ chaos: setup ## three seeds of killed processes and lost messages, some 10 minut
 	@exec $(BIN)/python -m pytest tests/chaos
 
 .PHONY: fresh
-fresh: ## clone into an empty folder and run what a newcomer runs, as other users and in hard places
+fresh: ## clone into empty folders, `make run` until its examples are through and Ctrl-C, as other users and in hard places; `make test` once
 	@exec sh .ci/fresh
 
 .PHONY: compose-test
