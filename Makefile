@@ -79,7 +79,7 @@ chaos: setup ## three seeds of killed processes and lost messages, senders kille
 	@exec env TRACKER_TEST_KILLS=20 $(BIN)/python -m pytest tests/chaos tests/journeys/test_webhooks_killed.py
 
 .PHONY: fresh
-fresh: ## clone into an empty folder and run what a newcomer runs, as other users and in hard places
+fresh: ## clone into empty folders, `make run` until its examples are through and Ctrl-C, as other users and in hard places; `make test` once
 	@exec sh .ci/fresh
 
 .PHONY: compose-test

@@ -1,7 +1,7 @@
 """Logging for every process: one JSON object a line, or a readable line on a terminal. It knows no other room.
 
-Context such as the generation's id is bound for a block of code, so that every line written inside carries it. Secrets are masked
-on the way out, whoever let them slip in.
+What a line is about, such as the generation's id, is given as `extra` and becomes a field of its own. Secrets are masked on the way
+out, whoever let them slip in.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 from urllib.parse import urlsplit
@@ -33,7 +31,6 @@ _SHAPES = re.compile(
 _SHORTEST_SECRET = 8
 """Characters. Masking a shorter one would blot out ordinary words."""
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message"}
-_context: ContextVar[Mapping[str, Any]] = ContextVar("tracker_log_context", default={})  # noqa: B039 - never changed in place
 
 
 class Wishes(Protocol):
@@ -44,22 +41,6 @@ class Wishes(Protocol):
         """debug, info, warning or error."""
 
 
-@contextmanager
-def bound(**context: Any) -> Iterator[None]:
-    """Let every line written in this block carry `context`, such as `generation="gen_..."`; None values are left out."""
-    given = {name: value for name, value in context.items() if value is not None}
-    token = _context.set({**_context.get(), **given})
-    try:
-        yield
-    finally:
-        _context.reset(token)
-
-
-def context() -> dict[str, Any]:
-    """What is bound now; hand it to `bound` in another thread, which starts with none."""
-    return dict(_context.get())
-
-
 def configure(settings: Wishes, process: str, *, stream: TextIO | None = None) -> None:
     """Send everything logged in this Python process to `stream` (standard error), and nowhere else. Call it again after fork at will."""
     # Celery puts a proxy that logs in the place of sys.stderr: writing to that would never end.
@@ -67,7 +48,6 @@ def configure(settings: Wishes, process: str, *, stream: TextIO | None = None) -
     mask = Mask(_secrets(settings))
     target = logging.StreamHandler(out)
     target.setFormatter(Readable(mask) if out.isatty() else Json(process, mask))
-    target.addFilter(_with_context)
     level = getattr(logging, settings.log_level.upper())
     logging.basicConfig(handlers=[target], level=level, force=True)
     logging.captureWarnings(capture=True)
@@ -104,7 +84,7 @@ class Json(logging.Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        """The record with its context."""
+        """The record with what it is about."""
         line = {
             "at": rfc3339(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
@@ -128,20 +108,13 @@ class Readable(logging.Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, what happened, and the context behind it."""
+        """Time, level, what happened, and what it is about."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         extras = "".join(f"  {name}={value}" for name, value in _extras(record).items())
         line = f"{clock} {record.levelname:<7} {record.getMessage()}{extras}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return self._mask(line)
-
-
-def _with_context(record: logging.LogRecord) -> bool:
-    for name, value in _context.get().items():
-        if not hasattr(record, name):
-            setattr(record, name, value)
-    return True
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tracker.services.credentials import Credentials
 from tracker.services.crew import Crew
 from tracker.services.deliveries import Deliveries
 from tracker.services.delivery import Delivery
-from tracker.services.downloading import Downloading
+from tracker.services.downloading import LET_GO, Downloading
 from tracker.services.endpoints import Endpoints
 from tracker.services.feed import Feed
 from tracker.services.generations import Generations
@@ -72,11 +72,13 @@ class Services:
     def stop(self) -> None:
         """This process will end soon: leave to others what takes long."""
         self.downloading.stop()
+        self.keeping.stop()
+        self.crew.stop()
 
     def close(self) -> None:
-        """Finish what is being asked and sent, and give all connections back."""
-        self.crew.close()
-        self.delivery.close()
+        """Finish what is being asked and sent, save what hangs, and give all connections back."""
+        self.crew.close(LET_GO)
+        self.delivery.close(LET_GO)
         self.bell.close()
         self.database.close()
 

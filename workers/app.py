@@ -9,10 +9,13 @@ import logging
 import os
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from celery import Task
 from celery.signals import (
+    after_task_publish,
+    beat_init,
     celeryd_init,
     setup_logging,
     worker_process_init,
@@ -38,6 +41,9 @@ TALKATIVE = ("celery.worker.strategy", "celery.worker.request", "celery.app.trac
 """They write a line or two for every message: an installation with nothing to do is silent. `debug` lets them speak."""
 UNUSED = "kombu.transport.native_delayed_delivery"
 """Warns at each start with RabbitMQ of a way to delay messages that we never use."""
+
+PULSE = "BEAT_PULSE"
+"""Variable with a file that beat touches at each ring that the broker took: a health check can see that it is young."""
 
 TIMETABLE: dict[str, tuple[str, float]] = {
     "tick": ("upkeep.tick", 1.0),
@@ -97,6 +103,12 @@ def _logging(**_: Any) -> None:
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger(UNUSED).setLevel(logging.ERROR)
+
+
+@beat_init.connect
+def _show_pulse(**_: Any) -> None:
+    if pulse := os.environ.get(PULSE):
+        after_task_publish.connect(lambda **_: Path(pulse).touch(), weak=False)
 
 
 class Ending:

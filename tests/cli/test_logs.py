@@ -1,11 +1,10 @@
-"""What is logged: one JSON object a line, with context and without secrets."""
+"""What is logged: one JSON object a line, with what it is about and without secrets."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,9 +41,8 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_is_an_object_with_its_context(stream: io.StringIO) -> None:
-    with logs.bound(generation="gen_1", credential=None), logs.bound(batch=7):
-        logging.getLogger("tracker.polling").info("asked %d", 3, extra={"took": 0.2})
+def test_a_line_is_an_object_with_what_it_is_about(stream: io.StringIO) -> None:
+    logging.getLogger("tracker.polling").info("asked %d", 3, extra={"generation": "gen_1", "took": 0.2})
     logging.getLogger("tracker.polling").debug("too quiet")
     [line] = lines(stream)
     assert (line["message"], line["level"], line["process"], line["logger"]) == (
@@ -53,22 +51,8 @@ def test_a_line_is_an_object_with_its_context(stream: io.StringIO) -> None:
         "worker-poll",
         "tracker.polling",
     )
-    assert (line["generation"], line["batch"], line["took"]) == ("gen_1", 7, 0.2)
+    assert (line["generation"], line["took"]) == ("gen_1", 0.2)
     assert line["at"].endswith("Z")
-    assert "credential" not in line
-
-
-def test_context_ends_with_its_block_and_is_carried_to_a_thread_by_hand(stream: io.StringIO) -> None:
-    def work(context: dict[str, Any]) -> None:
-        with logs.bound(**context):
-            logging.getLogger("x").warning("inside")
-        logging.getLogger("x").warning("outside")
-
-    with logs.bound(generation="gen_1"):
-        thread = threading.Thread(target=work, args=[logs.context()])
-        thread.start()
-        thread.join()
-    assert [line.get("generation") for line in lines(stream)] == ["gen_1", None]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +83,7 @@ def test_passwords_in_addresses_and_bearers_that_nobody_knows_are_masked(stream:
 def test_on_a_terminal_a_line_is_for_a_person(stream: io.StringIO) -> None:
     terminal = Terminal()
     logs.configure(SETTINGS, "api", stream=terminal)
-    with logs.bound(generation="gen_1"):
-        logging.getLogger("x").info("completed")
+    logging.getLogger("x").info("completed", extra={"generation": "gen_1"})
     clock, rest = terminal.getvalue().split(" ", 1)
     assert clock.count(":") == 2
     assert rest == "INFO    completed  generation=gen_1\n"

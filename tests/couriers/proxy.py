@@ -10,12 +10,17 @@ from typing import Self
 
 
 class FaultProxy:
-    """Listens on loopback in front of `port`. The next `cuts_left` connections are reset once `cut_after` bytes went up."""
+    """Listens on loopback in front of `port`. The next `cuts_left` connections are reset once `cut_after` bytes went up.
+
+    While `flowing` is down all connections stand still there; `standing` is raised by the first that does.
+    """
 
     def __init__(self, port: int) -> None:
         self._to = port
         self.cut_after, self.cuts_left = 0, 0
         self.refusing = False
+        self.flowing, self.standing = threading.Event(), threading.Event()
+        self.flowing.set()
         self.connections = self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -49,6 +54,9 @@ class FaultProxy:
                     self.cuts += 1
                     self._reset(source)
                     break
+                if up and passed > self.cut_after and not self.flowing.is_set():
+                    self.standing.set()
+                    self.flowing.wait()
                 target.sendall(block)
         for wire in (source, target):
             with contextlib.suppress(OSError):
@@ -65,4 +73,5 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.flowing.set()
         self._listener.close()

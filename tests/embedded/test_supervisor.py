@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tracker.embedded.child import Child, describe, eventually
+from tracker.embedded.logfile import LARGEST
+from tracker.embedded.screen import Screen
 from tracker.embedded.supervisor import PAUSES, Flag, Member, Orders, StoppedError, Supervisor, become_reaper
 from tracker.errors import TrackerError
 
@@ -173,3 +175,24 @@ def test_a_signal_that_meets_its_own_waiter_is_heard() -> None:
         assert flag.is_set()
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_log_that_grew_too_large_is_rotated_while_its_child_goes_on(scene: Scene) -> None:
+    large, small = scene.member("large", SLEEPER), scene.member("small", SLEEPER)
+    scene.supervisor.launch(large, small)
+    with large.child.log.open("ab") as log:
+        log.truncate(LARGEST)
+    scene.supervisor.look()
+    assert large.child.log.stat().st_size == 0
+    assert {path.name for path in scene.folder.iterdir()} == {"large.log", "large.log.1", "small.log"}
+    assert large.child.running
+
+
+def test_what_is_said_is_kept_in_a_log_that_is_rotated_too(tmp_path: Path) -> None:
+    log, screen = tmp_path / "supervisor.log", Screen()
+    with log.open("ab") as grown:
+        grown.truncate(LARGEST)
+    screen.keep_log(log)
+    screen.say("a worker was started again")
+    assert log.read_text().endswith(" a worker was started again\n")
+    assert log.with_name("supervisor.log.1").stat().st_size == LARGEST

@@ -156,11 +156,16 @@ class Workers:
         }
 
     def start(self, name: str) -> None:
+        environment = {**self.environment, "BEAT_PULSE": str(self.pulse(name))}
         with (self.logs / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                self._command(name), stdout=log, stderr=log, env=self.environment, cwd=self.logs, start_new_session=True,
+                self._command(name), stdout=log, stderr=log, env=environment, cwd=self.logs, start_new_session=True,
                 preexec_fn=_end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it takes no lock
             )  # fmt: skip
+
+    def pulse(self, beat: str) -> Path:
+        """What a beat touches at each ring."""
+        return self.logs / f"{beat}.pulse"
 
     def _command(self, name: str) -> list[str]:
         celery = [sys.executable, "-m", "celery", "-A", "workers.app"]

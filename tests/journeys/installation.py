@@ -1,19 +1,19 @@
-"""A whole installation of a test's own, every part of which may be killed: servers, API, workers, two beats; and what must hold after."""
+"""A whole installation of a test's own, every part of which may be killed: servers, API, workers, two beats."""
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import json
 import secrets
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -26,7 +26,6 @@ from sqlalchemy import text
 
 from tests.journeys.conftest import QUEUES, Receiver, Simulator, Workers, until
 from tracker import wiring
-from tracker.core.lifecycle import NEXT
 from tracker.embedded.ports import free_port, release
 from tracker.embedded.postgres import Postgres
 from tracker.embedded.valkey import Valkey
@@ -47,6 +46,14 @@ STORIES = (
 )  # fmt: skip
 """Lives that keep every queue busy, so that a kill falls into the middle of something."""
 
+REPEATS = 150
+"""How often a batch names each task that is registered while the API is killed: so long does the call take, and so large is its answer."""
+_CALLS = {
+    "committed": "SELECT FROM generations WHERE task_id = :task",
+    "writing": "SELECT FROM pg_stat_activity WHERE application_name = 'tracker-api' AND backend_xid IS NOT NULL",
+}
+"""Where a registration can be hit: after its commit, so that the client never hears of it, and before."""
+_LEASED = {"webhook": "deliveries", "download": "artifacts"}
 _BUSY = {
     "poll": "SELECT FROM flights WHERE until > clock_timestamp() + interval '42 s'",
     "webhook": "SELECT FROM deliveries WHERE lease_until > clock_timestamp()",
@@ -61,6 +68,8 @@ class Tally:
     kills: Counter[str] = field(default_factory=Counter)
     registered: list[str] = field(default_factory=list)
     refused: int = 0
+    unheard: int = 0
+    """Registrations that were committed, and whose answer was lost."""
     settled_in: float = 0.0
     """Seconds from the last blow until everything was where it must come to."""
 
@@ -68,7 +77,9 @@ class Tally:
 class Installation:
     """Durable servers, the API, a worker for each queue and two beats, as real processes; nothing but the simulator is safe."""
 
-    def __init__(self, folder: Path, simulator: Simulator, receiver: Receiver) -> None:
+    def __init__(self, folder: Path, simulator: Simulator, receiver: Receiver, *, lapsing: bool = False) -> None:
+        self.lapsing = lapsing
+        """Whether the leases of the killed lapse at once, as if 45 s had passed."""
         self.simulator, self.receiver, self.tally = simulator, receiver, Tally()
         # A password of its own each time: what an interrupted run left behind must not join.
         self.postgres = Postgres(folder / "postgres", port=free_port(17632), password=secrets.token_hex(8))
@@ -138,31 +149,38 @@ class Installation:
                 return json.load(answer)
         except urllib.error.HTTPError as refused:
             return None if refused.code >= 500 else pytest.fail(f"{refused.code}: {refused.read()!r}")
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return None
 
     def register(self, count: int, *, duration: float) -> None:
         """Submit at the simulator and register through the API, again and again until it has answered: as any client would."""
+        self._acknowledge(self._items(count, duration))
+
+    def _items(self, count: int, duration: float) -> list[dict[str, Any]]:
         tasks = [
             self.simulator.call("generations", {"queue": 1, "duration": duration, **STORIES[i % len(STORIES)]})["id"]
             for i in range(count)
         ]
-        items = [
+        self.tally.registered += tasks
+        return [
             {"provider": "luma", "task_id": task, "webhook_url": self.receiver.url, "download": ["video", "thumbnail"],
              "poll_price": 0.1}
             for task in tasks
         ]  # fmt: skip
 
+    def _acknowledge(self, items: list[dict[str, Any]]) -> None:
         def acknowledged() -> bool:
             answer = self.api("POST", "/v1/generations/batch", {"generations": items})
             self.tally.refused += answer is None
             return answer is not None and all(r["status"] in {200, 201} for r in answer["results"])
 
         until(acknowledged, 60, "the registration was acknowledged")
-        self.tally.registered += tasks
 
     def kill(self, victim: str) -> None:
         """SIGKILL in the middle of its work, and a start soon after, as any supervisor would."""
+        if victim == "api":
+            self._kill_api()
+            return
         if victim in _BUSY:
             self._catch(victim)
         self.tally.kills[victim] += 1
@@ -170,9 +188,47 @@ class Installation:
             server = self.postgres if victim == "postgres" else self.valkey
             server.child.kill()
             until(lambda: _started(server), 30, f"{victim} is back")
+        elif victim == "beat":
+            self._kill_beats()
         else:
             self.workers.kill(victim)
+            self._lapse(victim)
             self.workers.start(victim)
+
+    def _kill_api(self) -> None:
+        """While a client's registration is under way, who repeats it; in turn after the commit and before it."""
+        place = list(_CALLS)[self.tally.kills["api"] % len(_CALLS)]
+        while not self._interrupted(place):
+            pass
+        self.tally.kills["api"] += 1
+        self.tally.unheard += place == "committed"
+
+    def _interrupted(self, place: str) -> bool:
+        """Kill the API once it is there with a registration; whether that was before its answer had come."""
+        items, refused = self._items(len(STORIES), duration=1), self.tally.refused
+        client, task = threading.Thread(target=self._acknowledge, args=(items * REPEATS,)), items[0]["task_id"]
+        client.start()
+        until(lambda: not client.is_alive() or self._sees(_CALLS[place], task=task), 60, place, pause=0)
+        self.workers.kill("api")
+        self.workers.start("api")
+        client.join()
+        return self.tally.refused > refused
+
+    def _kill_beats(self) -> None:
+        """Both, in the middle of a second: for a while nobody rings."""
+        pulse = self.workers.pulse("beat")
+        until(lambda: pulse.exists() and 0.3 < time.time() - pulse.stat().st_mtime < 0.7, 30, "it rang", pause=0.01)
+        for name in ("beat", "beat-2"):
+            self.workers.kill(name)
+            self.workers.start(name)
+
+    def _lapse(self, victim: str) -> None:
+        if self.lapsing and victim in _LEASED:
+            with self.services.database.transaction() as tx:
+                tx.execute(text(
+                    f"UPDATE {_LEASED[victim]} SET due_at = now(), lease_until = NULL WHERE lease_until IS NOT NULL"
+                    " AND state = 'pending'"
+                ))  # fmt: skip
 
     def _catch(self, victim: str) -> None:
         """Wait until it is in the middle of something; on a busy machine the work may be over before we look, so there comes more."""
@@ -183,13 +239,13 @@ class Installation:
             if time.monotonic() > more_at:
                 self.register(len(STORIES), duration=1)
                 more_at = time.monotonic() + 10
-            return self._is_busy(victim)
+            return self._sees(_BUSY[victim])
 
         until(in_the_middle, 60, f"{victim} is in the middle of something")
 
-    def _is_busy(self, victim: str) -> bool:
+    def _sees(self, query: str, **values: Any) -> bool:
         with self.services.database.transaction() as tx:
-            return bool(tx.execute(text(f"SELECT EXISTS ({_BUSY[victim]})")).scalar_one())
+            return bool(tx.execute(text(f"SELECT EXISTS ({query})"), values).scalar_one())
 
     def flush(self) -> None:
         """Forget all messages and rings."""
@@ -199,6 +255,7 @@ class Installation:
 
     def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP a worker with its children, and let it go on later, believing that no time has passed."""
+        self._catch(name)
         self.tally.kills[f"SIGSTOP {name}"] += 1
         self.workers.signal(name, signal.SIGSTOP)
         ends = time.monotonic() + seconds
@@ -243,47 +300,3 @@ def _started(server: Postgres | Valkey) -> bool:
     if not server.child.running:
         server.launch()
     return server.ready()
-
-
-def check(world: Installation) -> dict[str, int]:
-    """Assert everything that must hold after any disaster; returns figures for people."""
-    found = {g.task_id: g for g in world.everything()}
-    assert set(world.tally.registered) == set(found), "what was acknowledged is there, and nothing else"
-    moves = {task: world.services.generations.transitions(world.project, g.id) for task, g in found.items()}
-    for task, g in found.items():
-        states = [m.to_state for m in moves[task]]
-        assert g.state == ("failed" if task.startswith("failed") else "completed"), (task, g.state, g.error)
-        assert all(after in NEXT[before] for before, after in pairwise(states)), (task, states)
-        assert [m.from_state for m in moves[task][1:]] == states[:-1], task
-        assert len({m.sequence for m in moves[task]}) == len(moves[task]) == len(set(states)), task
-        _check_copies(world, g)
-    return {"generations": len(found), "polls": sum(g.polls for g in found.values()), **_check_webhooks(world, found)}
-
-
-def _check_copies(world: Installation, g: Any) -> None:
-    assert len(g.artifacts) == (2 if g.state == "completed" else 0)
-    truth = world.simulator.call(f"generations/{g.task_id}")["files"] if g.artifacts else {}
-    for copy in g.artifacts:
-        stored = world.services.artifacts.find(world.project, g.id, copy.kind, copy.index)
-        content = b"".join(world.services.artifacts.read(stored))
-        expected = truth["video.mp4" if copy.kind == "video" else "thumbnail.jpg"]
-        assert hashlib.sha256(content).hexdigest() == copy.sha256 == expected, g.task_id
-
-
-def _check_webhooks(world: Installation, found: dict[str, Any]) -> dict[str, int]:
-    """Each event arrived; what arrived twice carries one id and one body."""
-    receiver = world.receiver
-    assert receiver.wrong == []
-    bodies: dict[str, set[str]] = defaultdict(set)
-    by_generation: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, event in zip(receiver.ids, receiver.got, strict=True):
-        if key not in bodies:
-            by_generation[event["data"]["task_id"]][event["type"]] += 1
-        bodies[key].add(json.dumps(event, sort_keys=True))
-    assert all(len(same) == 1 for same in bodies.values()), "one id, one body"
-    for task, g in found.items():
-        expected = {"generation.failed": 1}
-        if g.state == "completed":
-            expected = {"generation.completed": 1, "artifact.stored": 2, "artifacts.done": 1}
-        assert by_generation[task] == expected, task
-    return {"events": len(bodies), "sent twice": len(receiver.ids) - len(bodies)}

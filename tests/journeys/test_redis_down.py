@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import Receiver, Simulator, until
-from .installation import Installation, check
+from .installation import Installation
+from .verdict import check
 
 MOST_WAITED = 1.5
 """Seconds that one registration may take at worst: one look at a server that does not answer, every few seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_what_is_quick_ends_with_its_caller_and_raises_to_it() -> None:
     assert done == [1]
     with pytest.raises(ZeroDivisionError):
         crew.see_through(lambda: print(1 // 0), patience=5)
-    crew.close()
+    crew.close(5)
 
 
 def test_what_is_slow_is_left_and_seen_through_before_the_end(gate: threading.Event) -> None:
@@ -33,7 +34,7 @@ def test_what_is_slow_is_left_and_seen_through_before_the_end(gate: threading.Ev
     assert not crew.see_through(slow, patience=0.01)
     assert crew.see_through(lambda: done.append("quick"), patience=5), "the slow one holds nobody up"
     gate.set()
-    crew.close()
+    crew.close(5)
     assert done == ["quick", "slow"]
 
 
@@ -46,7 +47,7 @@ def test_a_full_crew_makes_the_caller_wait(gate: threading.Event) -> None:
     gate.set()
     assert began.wait(5)
     caller.join()
-    crew.close()
+    crew.close(5)
 
 
 def test_what_fails_after_it_was_left_is_logged(gate: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
@@ -58,5 +59,18 @@ def test_what_fails_after_it_was_left_is_logged(gate: threading.Event, caplog: p
 
     crew.see_through(fail, patience=0.01)
     gate.set()
-    crew.close()
+    crew.close(5)
     assert "a slow batch failed" in caplog.text
+
+
+def test_what_hangs_does_not_keep_the_process_from_its_end(gate: threading.Event) -> None:
+    crew = Crew(threads=1)
+    assert not crew.see_through(lambda: gate.wait(30), patience=0.01)
+    began = time.monotonic()
+    caller = threading.Thread(target=crew.see_through, args=(lambda: pytest.fail("nobody was free for it"),))
+    caller.start()
+    crew.stop()
+    caller.join(5)
+    crew.close(0.1)
+    assert time.monotonic() - began < 5
+    gate.set()

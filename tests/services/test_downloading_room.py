@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from tracker import wiring
 from tracker.couriers.download import Limits
 from tracker.couriers.store import store_at
 from tracker.services.forms import RegistrationForm
+from tracker.services.keeping import Keeping
+from tracker.services.storing import remover
 from tracker.store.keeping import Rules
 
 MB = 1024 * 1024
@@ -147,6 +149,24 @@ def test_rules_of_a_project_by_age_and_by_size(copies):
         assert len(list(copies.store.list())) == 4, "two copies, each with its note"
         copies.services.generations.download(copies.project_id, made[3].id, None)
         assert copies.until_settled(copies.worker(), made[3]).sha256 == SHA, "wished again it is fetched anew"
+
+
+def test_a_sweep_that_is_told_to_end_leaves_the_rest_to_the_next(copies, monkeypatch):
+    monkeypatch.setattr("tracker.services.keeping.AT_ONCE", 1)
+    with hostile.serving(Files()) as server:
+        for n in range(3):
+            copies.completed(video(server), task=f"t{n}")
+        copies.worker().fetch_due()
+    copies.services.keeping.put_rules(copies.project_id, Rules(keep_bytes=0))
+
+    def remove(keys: Iterable[str]) -> None:
+        remover(copies.store)(keys)
+        ended.stop()
+
+    ended = Keeping(copies.services.database, copies.store, remove)
+    assert ended.sweep()["outlived"] == 1
+    assert len(list(copies.store.list())) == 4, "what is gone in the books is gone in the store"
+    assert copies.keeping().sweep()["outlived"] == 2
 
 
 def test_a_project_keeps_by_default_what_its_rules_say(copies):

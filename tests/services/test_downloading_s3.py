@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.request
 from collections.abc import Iterator
 
@@ -25,13 +26,18 @@ def server() -> Iterator[int]:
 
 
 @pytest.fixture
-def copies(services: wiring.Services, server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
-    with FaultProxy(server) as between:
-        for name, value in {**s3.KEYS, "AWS_ENDPOINT": between.url}.items():
-            monkeypatch.setenv(name, value)
-        made = ground(services)
-        made.store = store_at(f"s3://{s3.BUCKET}/p", services.settings.home / "spool")
+def between(server: int) -> Iterator[FaultProxy]:
+    with FaultProxy(server) as made:
         yield made
+
+
+@pytest.fixture
+def copies(services: wiring.Services, between: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Ground:
+    for name, value in {**s3.KEYS, "AWS_ENDPOINT": between.url}.items():
+        monkeypatch.setenv(name, value)
+    made = ground(services)
+    made.store = store_at(f"s3://{s3.BUCKET}/p", services.settings.home / "spool")
+    return made
 
 
 def test_spooled_then_uploaded_with_its_note(copies):
@@ -67,3 +73,42 @@ def test_straight_through_and_cut_leaves_nothing(copies, server):
         assert (row.state, row.error["code"], s3.unfinished(server)) == ("pending", "truncated", 0)
         files.cut = None
         assert copies.until_settled(worker, g).state == "stored"
+
+
+def test_an_order_to_stop_ends_an_upload_cleanly_and_another_worker_goes_on(copies, server, between):
+    content = FILM[:64] + bytes(6 * PART)
+    files, worker = Files(content=content), copies.worker()
+    between.cut_after = PART
+    between.flowing.clear()
+    with hostile.serving(files) as source:
+        g = copies.completed(video(source))
+        working = threading.Thread(target=worker.fetch_due)
+        working.start()
+        assert between.standing.wait(30), "the upload is in the middle"
+        worker.stop()
+        between.flowing.set()
+        working.join(30)
+        row = copies.row(g)
+        assert (row.state, row.lease_until, row.attempts, s3.unfinished(server)) == ("pending", None, 0, 0)
+        assert copies.until_settled(copies.worker(), g).state == "stored"
+    assert files.served == len(content), "only the way into the store was gone again"
+    assert copies.partials() == []
+
+
+def test_an_upload_that_hangs_does_not_keep_a_worker_from_its_end(copies, between, monkeypatch):
+    monkeypatch.setattr("tracker.services.downloading.LET_GO", 0.5)
+    between.cut_after = PART
+    between.flowing.clear()
+    with hostile.serving(Files(content=LARGE)) as source:
+        g = copies.completed(video(source))
+        worker = copies.worker()
+        working = threading.Thread(target=worker.fetch_due)
+        working.start()
+        assert between.standing.wait(30)
+        worker.stop()
+        working.join(5)
+        assert not working.is_alive()
+        row = copies.row(g)
+        assert (row.state, row.lease_until, row.attempts) == ("pending", None, 0)
+        between.flowing.set()
+        assert copies.until_settled(copies.worker(), g).state == "stored"

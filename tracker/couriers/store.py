@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,13 @@ RETRIES: Any = {"max_retries": 5, "retry_timeout": timedelta(minutes=2)}
 """Of one request to the store; what fails then is tried again as a whole, without fetching anything twice."""
 PARTIALS = ".partial"
 """The folder of partial files in a local store: on the same disk, so that the last step is a rename."""
+
+
+Check = Callable[[], None]
+"""Raises when the work must end here."""
+
+
+def _go_on() -> None: ...
 
 
 class StorageError(TrackerError):
@@ -66,11 +73,17 @@ class ArtifactStore:
         self.spool = Spool(spool)
         self._opened: Any = None
 
-    def put_file(self, key: str, path: Path, *, media_type: str) -> None:
-        """Move a complete file to `key`, durably and at once, replacing what was there. Raises StorageError."""
+    def put_file(self, key: str, path: Path, *, media_type: str, check: Check = _go_on) -> None:
+        """Move a complete file to `key`, durably and at once, replacing what was there. Raises StorageError.
+
+        Where that takes long `check` is called again and again; what it raises comes through, and then nothing is stored.
+        """
         if not path.is_file():
             raise StorageError(f"{key} could not be stored: there is no {path.name}")
-        self._put(key, path, media_type)
+        if path.stat().st_size > PART:
+            self.put_stream(key, _pieces(path, check), media_type=media_type)
+        else:
+            self._put(key, path, media_type)
         path.unlink()
 
     def put_stream(self, key: str, chunks: Iterator[bytes], *, media_type: str) -> None:
@@ -165,7 +178,7 @@ class FolderStore(ArtifactStore):
         self._folder = folder
 
     @override
-    def put_file(self, key: str, path: Path, *, media_type: str) -> None:
+    def put_file(self, key: str, path: Path, *, media_type: str, check: Check = _go_on) -> None:
         place = self._folder / _checked(key)
         try:
             _make_folder(place.parent)
@@ -203,6 +216,13 @@ def store_at(url: str, spool: Path) -> ArtifactStore:
     if url.startswith("file://"):
         return FolderStore(Path(url.removeprefix("file://")))
     return ArtifactStore(url, spool)
+
+
+def _pieces(path: Path, check: Check) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            check()
+            yield piece
 
 
 def _short(wrong: Exception) -> str:

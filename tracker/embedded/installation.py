@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from tracker.embedded import environment, home, ports, recovery, roster
 from tracker.embedded.account import place
 from tracker.embedded.child import Child
+from tracker.embedded.logfile import Faults
 from tracker.embedded.postgres import Postgres
 from tracker.embedded.screen import Screen
 from tracker.embedded.supervisor import Member, Orders, Supervisor, become_reaper
@@ -52,6 +53,7 @@ class Installation:
         self.own = self.settings  # as configured, to know what we own
         self.database_directory = place(self.lodging.path)
         self.ports: dict[str, int] = {}
+        self._faults = Faults(self.screen.say)
         self.supervisor = Supervisor(self.screen.say, self.orders, changed=self._record)
 
     def start(self) -> None:
@@ -190,4 +192,5 @@ class Installation:
             "database_directory": str(self.database_directory),
             "children": children,
         }
-        self.lodging.write_state(state)
+        with self._faults.survived(f"{self.lodging.files.state} cannot be written"):
+            self.lodging.write_state(state)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,16 +22,22 @@ def open_log(path: Path) -> BinaryIO:
 def rotate(path: Path, largest: int = LARGEST) -> bool:
     """Keep a log that has grown too large as `<name>.1` and go on with an empty one; whether that was needed.
 
-    The child keeps its file open, so the text is copied and the file cut; a line written between the two steps is lost.
+    The child keeps its file open, so the text is copied and the file cut; a line written between the two steps is lost. Raises OSError
+    when there is no room for the copy: then both logs are as they were.
     """
     try:
         if path.stat().st_size < largest:
             return False
     except FileNotFoundError:
         return False
-    with open_log(path.with_name(path.name + ".1")) as previous, path.open("rb") as present:
-        previous.truncate(0)
-        shutil.copyfileobj(present, previous)
+    unfinished = path.with_name(path.name + ".1.new")
+    try:
+        with open_log(unfinished) as copy, path.open("rb") as present:
+            copy.truncate(0)  # somebody may have been killed here
+            shutil.copyfileobj(present, copy)
+        unfinished.replace(path.with_name(path.name + ".1"))
+    finally:
+        unfinished.unlink(missing_ok=True)
     os.truncate(path, 0)
     return True
 
@@ -42,3 +50,23 @@ def last_lines(path: Path, lines: int = 15, most: int = 8_192) -> str:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
+
+
+class Faults:
+    """Faults of the disk that must not end whoever meets them: each is told once, until it is over."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told: set[str] = set()
+
+    @contextmanager
+    def survived(self, what: str) -> Iterator[None]:
+        """Go on after an OSError of this block. `what` says what could not be done."""
+        try:
+            yield
+        except OSError as wrong:
+            if what not in self._told:
+                self._told.add(what)
+                self._say(f"{what} ({wrong.strerror or wrong}); everything else goes on")
+        else:
+            self._told.discard(what)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tracker.embedded.logfile import open_log, rotate
+from tracker.embedded.logfile import Faults, open_log, rotate
 
 
 class Screen:
@@ -24,6 +24,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._log: Path | None = None
+        self._faults = Faults(self._show)
 
     def keep_log(self, path: Path) -> None:
         """Write everything said from now on to this file too."""
@@ -35,13 +36,17 @@ class Screen:
         return self.console.is_terminal
 
     def say(self, sentence: str) -> None:
-        """One thing that happened."""
-        clock = time.strftime("%H:%M:%S")
-        self.console.print(Text.assemble((clock, "dim"), "  ", sentence), soft_wrap=True)
+        """One thing that happened. Never raises because of the disk."""
+        self._show(sentence)
         if self._log is not None:
-            rotate(self._log)
-            with open_log(self._log) as log:
-                log.write(f"{time.strftime('%Y-%m-%d')} {clock} {sentence}\n".encode())
+            with self._faults.survived(f"{self._log} cannot be written"):
+                rotate(self._log)
+                with open_log(self._log) as log:
+                    log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n".encode())
+
+    def _show(self, sentence: str) -> None:
+        with suppress(OSError):  # it may go to a file on the same full disk
+            self.console.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), "  ", sentence), soft_wrap=True)
 
     @contextmanager
     def step(self, sentence: str) -> Iterator[None]:

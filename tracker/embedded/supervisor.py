@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from tracker.embedded.child import Child, adopted, describe
-from tracker.embedded.logfile import rotate
+from tracker.embedded.logfile import Faults, rotate
 from tracker.errors import TrackerError
 
 LOOK_EVERY = 0.1
@@ -109,7 +109,8 @@ class Supervisor:
         self.members: list[Member] = []
         self._once: Child | None = None
         self._say, self._orders, self._changed = say, orders, changed
-        self._rotated_at = time.monotonic()
+        self._faults = Faults(say)
+        self._rotated_at = float("-inf")
         # What this process had started before is none of ours, and no stray either.
         self._others = frozenset(adopted(set()))
 
@@ -153,7 +154,7 @@ class Supervisor:
             self.look()
 
     def look(self) -> None:
-        """One look at every member: start again those that have ended. Never raises because of a child."""
+        """One look at every member: start again those that have ended. Never raises because of a child or of the disk."""
         now = time.monotonic()
         for member in self.members:
             if member.restart_at is not None:
@@ -166,7 +167,8 @@ class Supervisor:
         if now - self._rotated_at > ROTATE_EVERY:
             self._rotated_at = now
             for member in self.members:
-                rotate(member.child.log)
+                with self._faults.survived(f"{member.child.log} cannot be rotated"):
+                    rotate(member.child.log)
 
     def stop(self) -> None:
         """End everything, stage by stage, each within its grace; whoever does not listen is killed."""

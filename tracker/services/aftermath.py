@@ -143,13 +143,16 @@ class Aftermath:
 
     @staticmethod
     def _tell(s: Sent) -> None:
+        about = {"delivery": ids.public("dlv", s.outgoing.id)}
+        if s.outgoing.generation_id is not None:
+            about["generation"] = ids.public("gen", s.outgoing.generation_id)
         log.info(
             "webhook %s to %s: %s %s",
             s.outgoing.type,
             origin_of(s.outgoing.url),
             s.attempt.error_class,
             s.attempt.status_code or "",
-            extra={"delivery": ids.public("dlv", s.outgoing.id)},
+            extra=about,
         )
 
 

@@ -15,6 +15,8 @@ THREADS = 16
 """Batches under way in one process. Almost all of them only wait: for the last answer of somebody slow."""
 PATIENCE = 0.5
 """Seconds for which the caller stays with a batch; most are answered by then."""
+LOOK = 0.2
+"""Seconds between two looks whether this process ends, while all threads are taken."""
 
 
 class Crew:
@@ -24,13 +26,20 @@ class Crew:
         self._threads, self._room = threads, BoundedSemaphore(threads)
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: set[Future[object]] = set()
+        self._stopping = False
 
     def see_through(self, work: Callable[[], object], patience: float = PATIENCE) -> bool:
-        """Run `work`; False when it was left to a thread after `patience` seconds. What it raises in time is raised here."""
+        """Run `work`; False when it was left to a thread after `patience` seconds. What it raises in time is raised here.
+
+        Once this process ends and all threads are taken, it is left undone: its claims lapse.
+        """
         self._executor = self._executor or ThreadPoolExecutor(
             self._threads, "crew", initializer=give_way, initargs=(POLLS,)
         )
-        self._room.acquire()  # with all threads waiting the caller waits too: the backlog stays where it can be seen
+        # With all threads waiting the caller waits too: the backlog stays where it can be seen.
+        while not self._room.acquire(timeout=LOOK):
+            if self._stopping:
+                return True
         future = self._executor.submit(work)
         self._under_way.add(future)
         future.add_done_callback(self._ended)
@@ -44,11 +53,15 @@ class Crew:
         self._under_way.discard(future)
         self._room.release()
 
-    def close(self) -> None:
-        """Wait for what is under way: each piece has a deadline of its own."""
-        wait(list(self._under_way))
+    def stop(self) -> None:
+        """Wait no longer for a free thread: this process ends."""
+        self._stopping = True
+
+    def close(self, patience: float) -> None:
+        """Wait for what is under way, at most `patience` seconds: what hangs longer ends with this process, and its claims lapse."""
+        hanging = wait(list(self._under_way), patience).not_done
         if self._executor is not None:
-            self._executor.shutdown()
+            self._executor.shutdown(wait=not hanging)
 
 
 def _report(future: Future[object]) -> None:

@@ -89,14 +89,14 @@ class Delivery:
             self._thread.start()
         return poster
 
-    def close(self) -> None:
-        """Claim no more, wait for what is being sent, and record it."""
+    def close(self, patience: float = PATIENCE) -> None:
+        """Claim no more, wait for what is being sent, and record it. After `patience` seconds the rest is left to its lease."""
         with self._state:
             self._closing = True
             if self._poster is not None:
                 self._poster.wake()
         if self._thread is not None:
-            self._thread.join(PATIENCE)
+            self._thread.join(patience)
             if self._poster is not None and not self._thread.is_alive():
                 self._poster.close()
 

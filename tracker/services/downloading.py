@@ -9,10 +9,11 @@ import contextlib
 import errno
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from time import monotonic
 
 from tracker import bell
@@ -30,6 +31,8 @@ from tracker.store.db import Database, Transaction
 
 log = logging.getLogger(__name__)
 
+LET_GO = 5.0
+"""Seconds after the order to stop in which a download may end by itself; one that hangs is given back without its thread."""
 AT_ONCE = 4
 """Downloads under way in one process: hashing, reading and writing leave the interpreter's lock, so threads are enough."""
 SHIFT = 900.0
@@ -62,11 +65,12 @@ class Downloading:
         self._links, self._store, self._copies = links, store, copies
         self._limits, self._at_once = limits or Limits(), at_once
         self._threads: ThreadPoolExecutor | None = None
-        self._stopping = False
+        self._ending, self._ends_at = Event(), float("inf")
 
     def stop(self) -> None:
         """Claim no more, and give back what is under way, to be gone on with from where it is: this process ends."""
-        self._stopping = True
+        self._ends_at = min(self._ends_at, monotonic() + LET_GO)
+        self._ending.set()
 
     def fetch_due(self, shift: float = SHIFT) -> int:
         """Fetch what is due until nothing is, or the shift is over; returns how many tries were made."""
@@ -76,26 +80,35 @@ class Downloading:
         ends, made, renewed = monotonic() + shift, 0, monotonic()
         while True:
             free = self._at_once - len(flying)
-            claimed = self._claim(free) if free and monotonic() < ends and not self._stopping else []
+            claimed = self._claim(free) if free and monotonic() < ends and not self._ending.is_set() else []
             if claimed and len(claimed) == free:
                 # There may be more than we took: another process may join.
                 self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="more is due")
-            flying |= {threads.submit(self._fetch, job): job for job in map(Job, claimed)}
-            if not flying:
+            flying |= {
+                threads.submit(self._fetch, job): job for job in (Job(wanted, self._ending) for wanted in claimed)
+            }
+            if not flying or self._let_go(flying.values()):
                 break
             ended, _ = wait(flying, timeout=LOOK_AROUND, return_when=FIRST_COMPLETED)
             made += len(ended)
             for future in ended:
                 del flying[future]
                 future.result()
-            for job in flying.values():
-                job.stopped = self._stopping
             if monotonic() - renewed >= RENEW_EVERY:
                 self._renew(list(flying.values()))
                 renewed = monotonic()
         if monotonic() >= ends:
             self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="the shift ended")
         return made
+
+    def _let_go(self, jobs: Collection[Job]) -> bool:
+        """Give back what did not end in time after the order to stop. Its thread ends with the process, and can record nothing any more."""
+        if monotonic() < self._ends_at:
+            return False
+        for job in jobs:
+            log.warning("%s hangs and is left to another worker", job.wanted.name, extra=_about(job.wanted))
+            self._later(job, BUSY_WAIT)
+        return True
 
     def _claim(self, limit: int) -> list[Wanted]:
         with self._database.transaction() as tx:
@@ -196,12 +209,11 @@ class Downloading:
             self._keep(job, fetched, url)
 
     def _keep(self, job: Job, fetched: Fetched, url: str) -> None:
-        if job.lost:
-            raise ClaimLostError
+        job.check()
         try:
             with self._database.transaction() as tx:
                 _take_room(tx, job.wanted, fetched.size)
-            self._copies.keep(job.wanted, fetched, url, monotonic() - job.began)
+            self._copies.keep(job.wanted, fetched, url, monotonic() - job.began, job.check)
         except (StorageError, DownloadError) as wrong:
             # What was fetched stays, so that only the way into the store is tried again.
             strong = fetched.etag and not fetched.etag.startswith("W/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,6 +24,8 @@ from tracker.store import artifacts, clocks, credentials, db, endpoints, events,
 from tracker.store.clocks import Learned
 from tracker.store.db import Database, Transaction
 from tracker.store.generations import Filters
+
+log = logging.getLogger(__name__)
 
 CLOCKS_FRESH = 10.0
 """Seconds that clocks are kept for `expected_at`."""
@@ -137,9 +140,10 @@ class Generations:
     def delete(self, project_id: UUID, generation_id: UUID) -> None:
         """Forget a generation, its history and its stored copies."""
         with self._database.transaction() as tx:
-            self._locked(tx, project_id, generation_id)
+            g = self._locked(tx, project_id, generation_id)
             keys = artifacts.object_keys(tx, generation_id)
             generations.delete(tx, project_id, generation_id)
+        _say(g, "forgotten")
         self._bell.changed([str(generation_id)])
         self._remove(keys)
 
@@ -156,6 +160,8 @@ class Generations:
                     db.now(tx),
                 )
                 schedule.leave(tx, [g.id])
+        if g.state is not State.CANCELLED:
+            _say(g, "cancelled")
         self._bell.ring(bell.SEND, bell.WEBHOOK, because="1 cancelled")
         self._bell.changed([str(generation_id)])
         return self.get(project_id, generation_id)
@@ -181,6 +187,8 @@ class Generations:
                 step = steps.retracked(g, now, self._base_url)
                 self._store(tx, step, now)
                 self._enter(tx, step.generation, now)
+        if g.state in RETRACKABLE:
+            _say(g, "tracked again")
         self._bell.ring(bell.DISPATCH, bell.DEFAULT, because="1 tracked again")
         self._bell.changed([str(generation_id)])
         return self.get(project_id, generation_id)
@@ -253,3 +261,7 @@ class Generations:
         age = max(0.0, (now - g.clock_from).total_seconds())
         left = learned.clock.expected_remaining(age) + (next_.clock.expected_remaining(0.0) if next_ else 0.0)
         return now + timedelta(seconds=left)
+
+
+def _say(g: Generation, what: str) -> None:
+    log.info("%s: %s", g.task_id, what, extra={"generation": ids.public("gen", g.id)})

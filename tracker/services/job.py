@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import Event
 from time import monotonic
 
 from tracker.couriers.download import Partial
@@ -19,22 +20,26 @@ class StoppedError(Exception):
 
 @dataclass(slots=True)
 class Job:
-    """One download under way. `done` is written by its thread, `lost` and `stopped` by the one that renews."""
+    """One download under way. `done` is written by its thread, `lost` by the one that renews; `ending` is raised once this process ends."""
 
     wanted: Wanted
+    ending: Event
     began: float = field(default_factory=monotonic)
     done: int = 0
     shown: tuple[float, int] = field(default_factory=lambda: (monotonic(), 0))
     lost: bool = False
-    stopped: bool = False
     resumed: int = 0
     """Bytes that were there when this try began: more at its end is progress."""
 
     def progress(self, done: int, _total: int | None) -> None:
         self.done = done
+        self.check()
+
+    def check(self) -> None:
+        """Raises where the work must end here. Called often, on the way in as on the way into the store."""
         if self.lost:
             raise ClaimLostError
-        if self.stopped:
+        if self.ending.is_set():
             raise StoppedError
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
+from itertools import takewhile
 from uuid import UUID
 
 from tracker.core import ids, places
@@ -20,7 +21,8 @@ from tracker.store.keeping import Kept, Rules
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 500
+AT_ONCE = 100
+"""Copies between two looks whether to stop: their objects must go too, and each takes two calls to the store."""
 UNFINISHED = timedelta(days=1)
 """No upload of ours takes longer."""
 SETTLED = timedelta(days=1)
@@ -39,6 +41,11 @@ class Keeping:
         by_content: bool = False,
     ) -> None:
         self._database, self._store, self._remove, self._by_content = database, store, remove, by_content
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Leave the rest of a sweep to the next one: this process ends."""
+        self._stopping = True
 
     def rules(self, project_id: UUID) -> Rules:
         """What the project keeps."""
@@ -76,12 +83,12 @@ class Keeping:
             self._remove([kept.object_key for kept in gone])
             _say(gone)
             retired += len(gone)
-            if len(found) < AT_ONCE:
+            if len(found) < AT_ONCE or self._stopping:
                 return retired
 
     def _abort(self) -> int:
         bucket = multiparts.bucket_of(self._store.url, os.environ)
-        if bucket is None:
+        if bucket is None or self._stopping:
             return 0
         with self._database.transaction() as tx:
             now = db.now(tx)
@@ -97,11 +104,13 @@ class Keeping:
             before = db.now(tx) - SETTLED
         old = [
             found.key
-            for found in self._store.list()
+            for found in takewhile(lambda _: not self._stopping, self._store.list())
             if places.is_by_content(found.key) and not found.key.endswith(places.SIDECAR) and found.modified < before
         ]
         gone = 0
         for start in range(0, len(old), AT_ONCE):
+            if self._stopping:
+                break
             some = old[start : start + AT_ONCE]
             with self._database.transaction() as tx:
                 kept = keeping.referred(tx, some)

@@ -63,6 +63,7 @@ class Recording:
         taken, made, wished = self._write(slice_, now)
         for credential_id in self._ailing(slice_, accounts):
             made += self._judge_credential(credential_id, slice_, now)
+        _tell_problems(slice_)
         self._tell(taken, made, wished)
 
     def _write(self, slice_: Sequence[Judged], now: datetime) -> tuple[list[steps.Step], int, int]:
@@ -194,6 +195,16 @@ class Recording:
             pending = _pending(tx, slice_, credential_id)
             health = pausing.judge(locked.health, _answers(slice_, credential_id), pending=pending, now=now)
             return 0 if health == locked.health else change_health(tx, locked, health, now)
+
+
+def _tell_problems(slice_: Sequence[Judged]) -> None:
+    for j in slice_:
+        problem = j.decision.problem
+        if problem is not None:
+            # The first of a row tells; through an outage of a day the rest would say nothing else.
+            level = logging.INFO if j.decision.problem_run == 1 else logging.DEBUG
+            about = {"generation": ids.public("gen", j.asked.id)}
+            log.log(level, "%s: not observed: %s: %s", j.asked.task_id, problem.code, problem.message, extra=about)
 
 
 def _accounts(slice_: Sequence[Judged]) -> set[int]:

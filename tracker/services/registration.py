@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,8 @@ from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
 from tracker.store.generations import Task
 from tracker.store.schedule import Scheduled
+
+log = logging.getLogger(__name__)
 
 JUST_SUBMITTED = timedelta(seconds=10)
 """A task submitted less than this ago is not asked about at once: no provider is done by then."""
@@ -93,6 +96,8 @@ class Registration:
             serving = credentials.hold(tx, {wish.account.id for wish in checked if isinstance(wish, _Wish)})
             checked = [self._still_served(wish, serving) for wish in checked]
             stored, made = self._store(tx, project_id, [w for w in checked if isinstance(w, _Wish)], found, now)
+        for g in made.values():
+            log.info("%s: registered", g.task_id, extra={"generation": ids.public("gen", g.id)})
         if made:
             self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
         return [self._outcome(wish, stored, made) for wish in checked]

@@ -38,12 +38,14 @@ class Copies:
         self._database, self._bell, self._store = database, bell_, store
         self._base_url, self._by_content = base_url, by_content
 
-    def keep(self, wanted: Wanted, fetched: Fetched, url: str, seconds: float) -> None:
-        """Move the file to its key and record it. Raises StorageError."""
+    def keep(
+        self, wanted: Wanted, fetched: Fetched, url: str, seconds: float, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Move the file to its key and record it. Raises StorageError, and what `check` raises on the way: then the file stays."""
         key = self._key(wanted, fetched.media_type, fetched.sha256 if self._by_content else None)
         # The note first: once the file has moved there is nothing left to try again with.
         self._note(wanted, key, fetched, url)
-        self._store.put_file(key, fetched.path, media_type=fetched.media_type)
+        self._store.put_file(key, fetched.path, media_type=fetched.media_type, check=check)
         self._record(wanted, fetched, key, seconds)
 
     def pass_on(self, wanted: Wanted, media_type: str, chunks: Iterator[bytes]) -> None:

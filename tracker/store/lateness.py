@@ -64,11 +64,13 @@ _RECEIVERS = f"""
 WITH due AS MATERIALIZED (
     SELECT receiver_id, min(due_at) FILTER (WHERE lane < 3) AS oldest, count(*) FILTER (WHERE lane = 3) AS replayed
       FROM deliveries WHERE state = 'pending' AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now) GROUP BY 1)
-SELECT coalesce(n.url, r.host) AS name, false AS paused, r.quiet_until AS until, r.failing, n.rate_limit AS rate, r.in_flight_cap AS cap,
+SELECT coalesce(n.url, r.host) AS name, false AS paused,
+       greatest(r.quiet_until, r.asked_until) AS until, r.failing, n.rate_limit AS rate, r.in_flight_cap AS cap,
        r.tokens, r.refilled_at, {_PURSE.format(rate="n.rate_limit", burst=sending.BURST, t="r")} AS have, due.replayed,
        (SELECT count(*) FROM deliveries d WHERE d.receiver_id = r.id AND d.lease_until > :now) AS flying,
        extract(epoch FROM :now - due.oldest) AS late
-  FROM due JOIN receivers r ON r.id = due.receiver_id LEFT JOIN endpoints n ON n.id = r.endpoint_id ORDER BY r.id"""
+  FROM due JOIN receivers r ON r.id = due.receiver_id LEFT JOIN endpoints n ON n.id = r.endpoint_id
+ WHERE n.enabled IS NOT FALSE AND r.given_up_at IS NULL ORDER BY r.id"""
 
 
 def accounts(tx: Transaction, now: datetime, credential_id: int | None = None) -> list[Lane]:
@@ -78,7 +80,7 @@ def accounts(tx: Transaction, now: datetime, credential_id: int | None = None) -
 
 
 def receivers(tx: Transaction, now: datetime) -> list[Lane]:
-    """Every webhook receiver that anything is due for."""
+    """Every webhook receiver that anything is due for; what waits for one that is off is ended, not late."""
     return [_lane(row, now, open_from=OPENS) for row in tx.execute(text(_RECEIVERS), {"now": now})]
 
 
