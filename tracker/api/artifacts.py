@@ -20,9 +20,10 @@ from tracker.api.bodies import Body, Sent
 from tracker.api.conditions import names
 from tracker.api.context import Here, Use
 from tracker.api.generations import Id
+from tracker.api.lists import ArtifactPage
 from tracker.api.orders import LinkForm
 from tracker.api.paging import page
-from tracker.api.schemas import ArtifactPage, LinkShown
+from tracker.api.schemas import LinkShown
 from tracker.core.events import artifact_fields
 from tracker.core.generation import KINDS
 from tracker.core.times import rfc3339

@@ -12,8 +12,9 @@ from tracker.api.answers import answer, nothing, told
 from tracker.api.auth import Admin, Reader, refuse_nul
 from tracker.api.bodies import Body
 from tracker.api.context import Here, Use
+from tracker.api.lists import CredentialPage
 from tracker.api.paging import page
-from tracker.api.schemas import CallbackTaken, CredentialPage, CredentialShown, CredentialTest
+from tracker.api.schemas import CallbackTaken, CredentialShown, CredentialTest
 from tracker.services.forms import CredentialForm
 from tracker.services.forms import Name as FormName
 

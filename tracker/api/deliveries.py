@@ -11,8 +11,9 @@ from tracker.api.answers import answer, told
 from tracker.api.auth import Reader, Writer
 from tracker.api.context import Context, Here, Use
 from tracker.api.generations import Id as GenerationId
+from tracker.api.lists import DeliveryPage
 from tracker.api.paging import Cursor, Limit, page
-from tracker.api.schemas import DeliveryPage, DeliveryWithAttempts
+from tracker.api.schemas import DeliveryWithAttempts
 
 routes = APIRouter(prefix="/v1", tags=["deliveries"])
 

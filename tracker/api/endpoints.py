@@ -11,10 +11,11 @@ from tracker.api.answers import answer, nothing, told
 from tracker.api.auth import Admin, Reader, Writer
 from tracker.api.bodies import Body
 from tracker.api.context import Here, Use
+from tracker.api.lists import EndpointPage
 from tracker.api.orders import RecoverForm
 from tracker.api.paging import Cursor, Limit, page
 from tracker.api.repeats import once
-from tracker.api.schemas import DeliveryMade, EndpointPage, EndpointShown, RecoveredShown, SecretShown
+from tracker.api.schemas import DeliveryMade, EndpointShown, RecoveredShown, SecretShown
 from tracker.core import ids
 from tracker.services.forms import EndpointChange, EndpointForm
 from tracker.store.endpoints import Endpoint

@@ -17,9 +17,9 @@ from tracker.api import views
 from tracker.api.answers import answer
 from tracker.api.auth import Reader
 from tracker.api.context import Context, Here
+from tracker.api.lists import EventPage
 from tracker.api.paging import Limit, page
 from tracker.api.problems import BusyError
-from tracker.api.schemas import EventPage
 from tracker.errors import FieldProblem, InvalidError
 from tracker.services.feed import Entry
 

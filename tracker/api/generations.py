@@ -14,11 +14,12 @@ from tracker.api.auth import Reader, Writer
 from tracker.api.bodies import BatchBody, Body
 from tracker.api.conditions import names, wish_to_wait
 from tracker.api.context import Context, Here
+from tracker.api.lists import GenerationPage, TransitionPage
 from tracker.api.orders import BatchForm, DownloadForm
 from tracker.api.paging import Cursor, Limit, page
 from tracker.api.problems import BusyError
 from tracker.api.repeats import once
-from tracker.api.schemas import BatchShown, GenerationPage, GenerationShown, TransitionPage
+from tracker.api.schemas import BatchShown, GenerationShown
 from tracker.api.waiting import unless_left
 from tracker.core.events import generation_fields
 from tracker.core.generation import Generation, State

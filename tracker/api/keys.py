@@ -11,8 +11,9 @@ from tracker.api.answers import answer, nothing, told
 from tracker.api.auth import Admin
 from tracker.api.bodies import Body
 from tracker.api.context import Here, Use
+from tracker.api.lists import KeyPage
 from tracker.api.paging import Cursor, Limit, page
-from tracker.api.schemas import KeyMade, KeyPage, KeyShown
+from tracker.api.schemas import KeyMade, KeyShown
 from tracker.services.forms import KeyForm
 
 routes = APIRouter(prefix="/v1/keys", tags=["keys"])
