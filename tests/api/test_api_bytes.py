@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from tracker.api import schemas
+from tracker.api import lists, schemas
 
 CONTENT = bytes(range(256)) * 10_000
 
@@ -113,7 +113,7 @@ def test_what_is_not_stored(api: Any, stored: tuple[str, str]) -> None:
     for wrong in ("video/-1", "video/x", "video/99999999999"):
         api.problem(api.get(base + wrong), 422, "invalid", "index")
     api.problem(api.get(base + "vi%00deo"), 422, "invalid", "kind")
-    page = api.shows(api.get(base.rstrip("/")), schemas.ArtifactPage)
+    page = api.shows(api.get(base.rstrip("/")), lists.ArtifactPage)
     assert [(a["kind"], a["state"], a["size"]) for a in page["data"]] == [("video", "stored", len(CONTENT))]
     assert page["data"][0]["url"].endswith(stored[0] + "/0")
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tracker.api import schemas
+from tracker.api import lists, schemas
 from tracker.settings import Account
 
 KEY = "sk-not-to-be-seen"
@@ -23,7 +23,7 @@ def test_a_credential_is_stored_and_its_key_never_shown(api: Any) -> None:
     changed = api.call("PUT", "/v1/credentials/acme", json={"concurrency": 7})
     assert (changed.json()["concurrency"], changed.json()["has_api_key"]) == (7, True)
     page = api.get("/v1/credentials")
-    assert [c["name"] for c in api.shows(page, schemas.CredentialPage)["data"]] == ["acme", "default"]
+    assert [c["name"] for c in api.shows(page, lists.CredentialPage)["data"]] == ["acme", "default"]
     assert not any(KEY in text for text in (answer.text, changed.text, page.text, api.get("/v1/credentials/acme").text))
 
 

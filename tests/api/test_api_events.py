@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from tracker.api import events, schemas
+from tracker.api import events, lists, schemas
 from tracker.core.generation import State
 
 
@@ -149,12 +149,12 @@ def test_many_followers_are_served_by_few_reads(api: Any, monkeypatch: pytest.Mo
 
 def test_the_same_as_a_feed(api: Any) -> None:
     made = api.register()["id"]
-    empty = api.shows(api.get("/v1/events"), schemas.EventPage)
+    empty = api.shows(api.get("/v1/events"), lists.EventPage)
     assert empty["data"] == []
     for state in (State.QUEUED, State.PROCESSING, State.COMPLETED):
         api.move(made, state)
-    first = api.shows(api.get("/v1/events", params={"after": empty["next_cursor"], "limit": 2}), schemas.EventPage)
-    rest = api.shows(api.get("/v1/events", params={"after": first["next_cursor"]}), schemas.EventPage)
+    first = api.shows(api.get("/v1/events", params={"after": empty["next_cursor"], "limit": 2}), lists.EventPage)
+    rest = api.shows(api.get("/v1/events", params={"after": first["next_cursor"]}), lists.EventPage)
     types = [event["type"] for event in first["data"] + rest["data"]]
     assert types == ["generation.queued", "generation.processing", "generation.completed"]
     end = api.get("/v1/events", params={"after": rest["next_cursor"]}).json()

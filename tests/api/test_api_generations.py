@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tracker.api import schemas
+from tracker.api import lists, schemas
 from tracker.core.generation import ErrorCode, Failure, State
 
 WISH = {
@@ -81,7 +81,7 @@ def test_filters_narrow_the_list(api: Any) -> None:
     api.move(b, State.COMPLETED)
 
     def ids(**params: Any) -> list[str]:
-        page = api.shows(api.get("/v1/generations", params=params), schemas.GenerationPage)
+        page = api.shows(api.get("/v1/generations", params=params), lists.GenerationPage)
         return [g["id"] for g in page["data"]]
 
     assert ids() == [b, a]
@@ -118,7 +118,7 @@ def test_cancel_retrack_poll_and_transitions(api: Any) -> None:
     assert api.post(path + "/cancel").status_code == 200
     api.problem(api.post(path + "/poll"), 409, "conflict")
     assert api.post(path + "/retrack").json()["state"] == "registered"
-    steps = api.shows(api.get(path + "/transitions"), schemas.TransitionPage)["data"]
+    steps = api.shows(api.get(path + "/transitions"), lists.TransitionPage)["data"]
     assert [(s["sequence"], s["from"], s["to"]) for s in steps] == [
         (1, None, "registered"), (2, "registered", "cancelled"), (3, "cancelled", "registered"),
     ]  # fmt: skip

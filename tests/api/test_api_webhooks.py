@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tracker.api import schemas
+from tracker.api import lists, schemas
 from tracker.core.generation import State
 from tracker.store import db, endpoints
 
@@ -32,7 +32,7 @@ def test_an_endpoint_from_birth_to_death(api: Any) -> None:
         made["url"],
     )
     assert api.call("PATCH", path, json={"enabled": True}).json()["disabled_reason"] is None
-    assert [e["id"] for e in api.shows(api.get("/v1/endpoints"), schemas.EndpointPage)["data"]] == [made["id"]]
+    assert [e["id"] for e in api.shows(api.get("/v1/endpoints"), lists.EndpointPage)["data"]] == [made["id"]]
     assert api.call("DELETE", path).status_code == 204
     api.problem(api.get(path), 404, "not_found")
 
@@ -87,7 +87,7 @@ def test_deliveries_are_listed_read_and_repeated(api: Any) -> None:
     made = api.register(webhook_url="http://127.0.0.1:9/adhoc")["id"]
     api.move(made, State.QUEUED)
     api.move(made, State.COMPLETED)
-    page = api.shows(api.get(f"/v1/generations/{made}/deliveries"), schemas.DeliveryPage)["data"]
+    page = api.shows(api.get(f"/v1/generations/{made}/deliveries"), lists.DeliveryPage)["data"]
     assert sorted((d["type"], d["endpoint_id"]) for d in page if d["endpoint_id"]) == [
         ("generation.completed", endpoint), ("generation.queued", endpoint),
     ]  # fmt: skip
@@ -97,7 +97,7 @@ def test_deliveries_are_listed_read_and_repeated(api: Any) -> None:
     assert {d["generation_id"] for d in page} == {made}
 
     def count(**params: Any) -> int:
-        return len(api.shows(api.get("/v1/deliveries", params=params), schemas.DeliveryPage)["data"])
+        return len(api.shows(api.get("/v1/deliveries", params=params), lists.DeliveryPage)["data"])
 
     assert (count(), count(endpoint_id=endpoint), count(state="failed"), count(generation_id=made)) == (3, 2, 0, 3)
     first = api.get("/v1/deliveries", params={"limit": 2}).json()
@@ -133,7 +133,7 @@ def test_keys_are_shown_once(api: Any) -> None:
     shown = api.shows(api.get(f"/v1/keys/{made['id']}"), schemas.KeyShown)
     assert (shown["name"], shown["scopes"], shown["expires_at"]) == ("shop", ["read"], "2099-01-01T00:00:00.000000Z")
     assert made["key"] not in api.get("/v1/keys").text
-    api.shows(api.get("/v1/keys"), schemas.KeyPage)
+    api.shows(api.get("/v1/keys"), lists.KeyPage)
     assert api.call("DELETE", f"/v1/keys/{made['id']}").status_code == 204
     assert api.get(f"/v1/keys/{made['id']}").json()["revoked_at"]
     api.problem(api.post("/v1/keys", {"scopes": ["root"]}), 422, "invalid", "scopes.0")
