@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -73,8 +74,9 @@ class _Server(ThreadingHTTPServer):
         """A sender that is killed in the middle is no news here."""
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver that listens."""
     kept = Receiver()
 
     class Incoming(BaseHTTPRequestHandler):
@@ -96,6 +98,12 @@ def receiver() -> Iterator[Receiver]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as kept:
+        yield kept
 
 
 class Simulator:
@@ -127,13 +135,20 @@ class Simulator:
         self.process.stdout.close()
 
 
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
+@contextmanager
+def simulating() -> Iterator[Simulator]:
+    """A simulator that runs."""
     port = free_port(18787)
     running = Simulator(port)
     yield running
     running.stop()
     release(port)
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with simulating() as running:
+        yield running
 
 
 class Workers:
@@ -192,14 +207,12 @@ class Workers:
         process.wait(10)
 
     def stop(self) -> None:
+        """The test is over: nobody waits for a drain, which has tests of its own."""
         for process in self.running.values():
-            process.terminate()
-        for process in self.running.values():
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(5)
+        for process in self.running.values():
+            process.wait(10)
 
     def said(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()[-1500:]}" for log in sorted(self.logs.glob("*.log")))

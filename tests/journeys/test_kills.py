@@ -66,7 +66,7 @@ def test_doubled_and_late_messages_do_no_harm(
     workers.ready()
     for name in ("beat", "default"):  # from here on nobody claims polls but the test
         workers.kill(name)
-    task = simulator.call("generations", {"queue": 0, "duration": 15})["id"]
+    task = simulator.call("generations", {"queue": 0, "duration": 7})["id"]
     form = RegistrationForm(provider="luma", task_id=task, webhook_url=receiver.url, download=["video"], poll_longest=5)
     g = services.registration.register(account, form).generation
 

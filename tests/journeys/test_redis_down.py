@@ -6,11 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from .conftest import Receiver, Simulator, until
+from .conftest import receiving, simulating, until
 from .installation import Installation
 from .verdict import check
 
@@ -18,10 +17,13 @@ MOST_WAITED = 1.5
 """Seconds that one registration may take at worst: one look at a server that does not answer, every few seconds."""
 
 
-@pytest.fixture
-def world(tmp_path: Path, simulator: Simulator, receiver: Receiver) -> Iterator[Installation]:
-    with Installation(tmp_path, simulator, receiver).running() as installation:
-        yield installation
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One for all: each test leaves it well, and `check` looks at everything since the beginning."""
+    with simulating() as simulator, receiving() as receiver:
+        folder = tmp_path_factory.mktemp("world")
+        with Installation(folder, simulator, receiver).running() as installation:
+            yield installation
 
 
 def _registrations(world: Installation, count: int) -> list[float]:
