@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import text
 
 from tracker.core.schedule import EDGES, Clock
-from tracker.store import due
-from tracker.store.due import BURST, SHORTEST_CLAIM, Claim
+from tracker.store import due, flights
+from tracker.store.due import SHORTEST_CLAIM, Claim
+from tracker.store.flights import BURST
 
 from .conftest import Rows
 
@@ -67,9 +68,9 @@ def test_landing_makes_room_and_so_does_a_dead_worker_in_time(rows: Rows) -> Non
     assert rows.claim(now=now + timedelta(seconds=1)) == []
     with rows.database.transaction() as tx:
         batch = tx.execute(text("SELECT batch_id FROM flights")).scalar_one()
-        due.land(tx, batch)
+        flights.land(tx, batch)
     assert len(rows.claim(now=now + timedelta(seconds=2))) == 4
-    assert len(rows.claim(now=now + timedelta(seconds=3) + due.FLIGHT_LEASE)) == 4
+    assert len(rows.claim(now=now + timedelta(seconds=3) + flights.FLIGHT_LEASE)) == 4
 
 
 STOPPED = {

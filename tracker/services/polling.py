@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from threading import Event, Lock
 from time import monotonic
@@ -22,16 +22,14 @@ from tracker.core.observation import Observation, Problem
 from tracker.services.asking import Asking, Round
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
-from tracker.store import clocks, credentials, db, due, switches
+from tracker.store import clocks, credentials, db, due, flights, switches
 from tracker.store.db import Database
-from tracker.store.due import Asked
+from tracker.store.due import SHORTEST_CLAIM, Asked
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Polls per claim and message. A message costs about 9 ms of Celery whatever it carries, so small ones are dear (measured)."""
-BATCH_PATH_FORGOTTEN = timedelta(days=1)
-"""After this a relay without a batch path is tried for one again."""
 SHIFT = 0.9
 """Seconds for which a tick goes on dispatching: the next one comes after one second."""
 PACE = 0.2
@@ -61,7 +59,7 @@ class Polling:
         self._clock_providers: dict[int, str] = {}
         self._pause = Event()
         self._one_at_a_time = Lock()
-        self._unanswered: dict[UUID, Counter[int]] = {}
+        self._unanswered: dict[UUID, dict[UUID, Asked]] = {}
 
     def dispatch(self, stay: float = 0.0) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
@@ -85,13 +83,13 @@ class Polling:
 
     def _publish(self, batch: UUID, polls: Sequence[due.Claim]) -> bool:
         message = [str(batch), [[c.generation_id, c.fence] for c in polls]]
-        life = due.UNREAD_LEASE.total_seconds()
+        life = flights.UNREAD_LEASE.total_seconds()
         return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=life)
 
     def _claim(self) -> tuple[UUID, list[due.Claim]] | None:
         with self._database.transaction() as tx:
             now = db.now(tx)
-            if "polls" in switches.stopped(tx) or due.unread(tx, now) >= 2 * self._slots:
+            if "polls" in switches.stopped(tx) or flights.unread(tx, now) >= 2 * self._slots:
                 return None
             batch = ids.uuid7(now)
             claims = due.claim(
@@ -112,46 +110,54 @@ class Polling:
         """
         with self._database.transaction() as tx:
             started, clock = db.now(tx), monotonic()
-            if not due.launch(tx, batch, started):
+            if not flights.launch(tx, batch, started):
                 return 0
             asked = due.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
-            paid = due.paid(tx, batch)
-        round_ = Round(accounts, lambda: started + timedelta(seconds=monotonic() - clock), paid=paid)
-        left = self._unanswered[batch] = Counter(a.credential_id for a in asked)
+            paid = flights.paid(tx, batch)
+        round_ = Round(
+            accounts,
+            lambda: started + timedelta(seconds=monotonic() - clock),
+            paid,
+            lambda wanted: self._afford(batch, wanted, round_.now()),
+        )
+        left = self._unanswered[batch] = {a.id: a for a in asked}
+        again = SHORTEST_CLAIM  # until all went well: whatever went wrong must not go wrong again at once, and for ever
         try:
             for slice_ in self._asking.observe(asked, round_):
                 with self._one_at_a_time:
-                    left.subtract(observed[0].credential_id for observed in slice_)
+                    for observed in slice_:
+                        del left[observed[0].id]
                     now = round_.now()
                     self._recording.record([self._judge(*observed, now) for observed in slice_], now, accounts)
+            again = 0.0
         finally:
             del self._unanswered[batch]
             with self._one_at_a_time:
-                self._land(batch, round_)
+                self._land(batch, round_, left.values(), again)
         return len(asked)
+
+    def _afford(self, batch: UUID, wanted: Mapping[int, int], now: datetime) -> Mapping[int, int]:
+        with self._database.transaction() as tx:
+            return flights.afford(tx, batch, wanted, now)
 
     def make_room(self, batch: UUID) -> None:
         """Let the budgets know how much of a batch is answered, while its slowest members keep it from its end."""
         with self._one_at_a_time:
-            left = {
-                credential_id: count for credential_id, count in self._unanswered.get(batch, {}).items() if count > 0
-            }
+            left = Counter(a.credential_id for a in self._unanswered.get(batch, {}).values())
             if left:
                 with self._database.transaction() as tx:
-                    due.partly_land(tx, batch, left)
+                    flights.partly_land(tx, batch, left)
 
-    def _land(self, batch: UUID, round_: Round) -> None:
-        """The batch is over: settle its account with the budgets, and let go of what was not asked about."""
+    def _land(self, batch: UUID, round_: Round, left: Collection[Asked], again: float) -> None:
+        """The batch is over: what was learned of accounts and clocks is kept, and what it has left is due `again` in so many seconds."""
         with self._database.transaction() as tx:
-            for credential_id in sorted(round_.without_batch | round_.extra.keys()):
-                credentials.charge(tx, credential_id, round_.extra[credential_id])
-                if credential_id in round_.without_batch:
-                    credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
-                    log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
+            for credential_id, lasts in sorted(round_.without_batch.items()):
+                credentials.no_batch(tx, credential_id, round_.now() + lasts)
+                log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
             self._learning.store(tx)
-            due.release(tx, [(a.id, a.fence) for a in round_.released], round_.now())
-            due.land(tx, batch)
+            due.release(tx, [(a.id, a.fence) for a in left], round_.now() + timedelta(seconds=again))
+            flights.land(tx, batch)
 
     def _judge(self, a: Asked, seen: Observation, body: bytes, now: datetime) -> Judged:
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret

@@ -31,7 +31,7 @@ class Upkeep:
         self._price, self._longest = price, longest
 
     def tick(self) -> None:
-        """The safety net under every ring: what is due is rung for, whoever forgot to."""
+        """The safety net under every ring: what is due is rung for, whoever forgot to. Relays get another try at batches."""
         with self._database.transaction() as tx:
             now = db.now(tx)
             silence = db.beat(tx, TICK, now)
@@ -42,6 +42,7 @@ class Upkeep:
                     silence.total_seconds(),
                     moved,
                 )
+            credentials.batch_again(tx, now, batch_sizes())
             webhooks, downloads = deliveries.any_due(tx, now), artifacts.any_due(tx, now)
         if webhooks:
             self._bell.ring(bell.SEND, bell.WEBHOOK, because="tick")
@@ -55,13 +56,12 @@ class Upkeep:
             return clocks.fold(tx, price=self._price, longest=self._longest, now=db.now(tx))
 
     def sweep(self) -> int:
-        """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches.
+        """Forget answers kept for idempotency keys that are old enough; returns how many.
 
         Deliveries that ended long ago go too, with their attempts.
         """
         self._forget_deliveries()
         with self._database.transaction() as tx:
-            credentials.batch_again(tx, db.now(tx), batch_sizes())
             return idempotency.sweep(tx, db.now(tx))
 
     def _forget_deliveries(self) -> None:

@@ -158,19 +158,10 @@ def write_health(tx: Transaction, credential_id: int, health: Health, paused_at:
     )  # fmt: skip
 
 
-def charge(tx: Transaction, credential_id: int, requests: int) -> None:
-    """Take requests from the budget that were made beyond what the claim paid for."""
-    if requests:
-        tx.execute(
-            text("UPDATE credentials SET tokens = tokens - :requests WHERE id = :id"),
-            {"id": credential_id, "requests": requests},
-        )
-
-
 def no_batch(tx: Transaction, credential_id: int, until: datetime) -> None:
-    """Remember that this relay has no batch path."""
+    """Remember that this relay has no working batch path; what was believed for longer stays believed."""
     tx.execute(
-        text("UPDATE credentials SET no_batch_until = :until, batch_size = 1 WHERE id = :id"),
+        text("UPDATE credentials SET no_batch_until = greatest(no_batch_until, :until), batch_size = 1 WHERE id = :id"),
         {"id": credential_id, "until": until},
     )
 

@@ -6,8 +6,8 @@ with rows of a paused or throttled credential. Each credential brings its own al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,19 +17,15 @@ from tracker.core.generation import State
 from tracker.core.lifecycle import Known
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
+from tracker.store import schedule
 from tracker.store.db import Transaction
+from tracker.store.flights import HAVE, UNREAD_LEASE
 from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
-BURST = 0.4
-"""Seconds of a credential's rate that may be saved up: in any 10 s at most 4 % more than the rate is asked."""
-UNREAD_LEASE = timedelta(seconds=15)
-"""A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
-FLIGHT_LEASE = timedelta(seconds=45)
-"""After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
 
 _AGE = "extract(epoch FROM CAST(:now AS timestamptz) - p.clock_from)::float8"
 _POSITION = (
@@ -51,8 +47,7 @@ _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane =
 CLAIM = f"""
 WITH purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing,
-           least(greatest(c.requests_per_second * {BURST}, 1),
-                 c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8 AS have,
+           {HAVE} AS have,
            c.concurrency
            - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room,
            c.batch_size AS size, c.failing,
@@ -134,56 +129,18 @@ def claim(
     return [Claim(*row) for row in rows.all()]
 
 
-def paid(tx: Transaction, batch: UUID) -> dict[int, int]:
-    """How many requests a batch's claim paid for, by credential."""
-    rows = tx.execute(text("SELECT credential_id, asks FROM flights WHERE batch_id = :batch"), {"batch": batch})
-    return {row.credential_id: row.asks for row in rows}
-
-
-def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], now: datetime) -> None:
-    """Make claimed polls due again that were not asked about; the look that did not take place is forgotten."""
+def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], at: datetime) -> None:
+    """Make claimed polls due again that were not asked about, at `at` or sooner; the look that did not take place is forgotten."""
     if claims:
+        schedule.hold(tx, [key for key, _ in claims])
         tx.execute(
             text(
-                "UPDATE polls p SET due_at = :now, asked_at = p.watched_at"
+                "UPDATE polls p SET due_at = least(p.due_at, :at), asked_at = p.watched_at"
                 " FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS c (id, fence)"
                 " WHERE p.generation_id = c.id AND p.fence = c.fence"
             ),
-            {"now": now, "ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
+            {"at": at, "ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
         )
-
-
-def land(tx: Transaction, batch: UUID) -> None:
-    """The batch is answered: its requests are no longer in flight."""
-    tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})
-
-
-def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
-    """A part of the batch is answered: of each credential no more than these requests are in flight."""
-    tx.execute(
-        text(
-            "WITH l AS (SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[])) AS l (id, asks)),"
-            " kept AS (UPDATE flights f SET asks = least(f.asks, l.asks) FROM l WHERE f.batch_id = :batch AND f.credential_id = l.id)"
-            " DELETE FROM flights f WHERE f.batch_id = :batch AND f.credential_id <> ALL (:ids)"
-        ),
-        {"batch": batch, "ids": list(left), "asks": list(left.values())},
-    )
-
-
-def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
-    """A worker has taken the batch; False when its message is late, or came a second time."""
-    taken = tx.execute(
-        text("UPDATE flights SET until = :until WHERE batch_id = :batch AND until > :now AND until <= :unread"),
-        {"batch": batch, "now": now, "until": now + FLIGHT_LEASE, "unread": now + UNREAD_LEASE},
-    )
-    return taken.rowcount > 0
-
-
-def unread(tx: Transaction, now: datetime) -> int:
-    """How many batches wait to be taken; lapsed ones are swept. Those under way do not count: their worker may be dead."""
-    tx.execute(text("DELETE FROM flights WHERE until <= :now"), {"now": now})
-    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE until <= :unread")
-    return int(tx.execute(waiting, {"unread": now + UNREAD_LEASE}).scalar_one())
 
 
 class Asked(NamedTuple):
