@@ -69,6 +69,28 @@ def test_a_batch_makes_room_for_others_before_its_slowest_answer(place: Place, r
     place.services.polling.make_room(batch)  # late: it has landed
 
 
+def test_an_account_that_has_answered_does_not_look_slow_because_of_another(place: Place, relay: Relay) -> None:
+    place.services.credentials.put(
+        place.project, "other", CredentialForm(providers=["luma"], base_url=relay.url, api_key="x")
+    )
+    place.register(relay.create(age=100, duration=1000, misbehaviour="slow_3s"))
+    place.register(relay.create(age=100, duration=1000, misbehaviour="slow_0.8s"), credential="other")
+    claims = place.claim()
+    assert len(claims) == 1
+
+    def in_flight() -> list[str]:
+        query = "SELECT c.name FROM flights f JOIN credentials c ON c.id = f.credential_id ORDER BY 1"
+        return [row["name"] for row in place.rows(query)]
+
+    assert in_flight() == ["default", "other"]
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(place.ask, claims)
+        until(lambda: in_flight() == ["default"], "the quicker one has landed")
+        assert not answer.done()
+        assert answer.result() == 2
+    assert in_flight() == []
+
+
 def test_the_record_was_faster_than_the_cancel(place: Place, relay: Relay) -> None:
     g = place.register(relay.create(age=100, duration=1))
     place.poll()

@@ -114,6 +114,59 @@ def test_a_paused_account_is_probed_by_one_request(rows: Rows) -> None:
     assert len(rows.claim(now=now + timedelta(seconds=121))) == 1
 
 
+FAILING = 25
+
+
+def test_an_account_that_failed_is_asked_one_question_until_its_answer_is_known(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(50, credential, clock)
+    rows.run("UPDATE credentials SET failing = :failing, blocked_until = now() - interval '1 s'", failing=FAILING)
+    now = rows.now()
+    assert len(rows.claim(now=now)) == 1
+    assert [len(rows.claim(now=now + timedelta(seconds=0.2 * n))) for n in range(1, 5)] == [0, 0, 0, 0]
+    with rows.database.transaction() as tx:
+        flights.land(tx, tx.execute(text("SELECT batch_id FROM flights")).scalar_one())
+    assert len(rows.claim(now=now + timedelta(seconds=2))) == 1, "it landed, and blocked nobody"
+    assert len(rows.claim(now=now + timedelta(seconds=3) + flights.FLIGHT_LEASE)) == 1, (
+        "a worker that died is not waited for"
+    )
+
+
+def test_an_account_whose_answers_do_not_come_keeps_no_more_batches_open(rows: Rows) -> None:
+    hanging, healthy, clock = rows.credential("hanging"), rows.credential("healthy"), rows.clock()
+    rows.polls(500, hanging, clock)
+    rows.run("UPDATE credentials SET batch_size = 1, requests_per_second = 10 WHERE id = :id", id=hanging)
+    now, opened = rows.now(), 0
+    for n in range(75):  # 15 seconds, every 0.2 s a poll of each
+        rows.polls(1, healthy, clock, due="interval '1 min'")
+        at = now + timedelta(seconds=0.2 * n)
+        got = rows.whose(rows.claim(now=at))
+        assert got.get(healthy, 0) >= 1
+        opened += hanging in got
+        with rows.database.transaction() as tx:
+            for batch in tx.execute(text("SELECT DISTINCT batch_id FROM flights WHERE NOT taken")).scalars().all():
+                flights.launch(tx, batch, at)
+            tx.execute(text("DELETE FROM flights WHERE credential_id = :id"), {"id": healthy})
+    assert opened == 8
+    with rows.database.transaction() as tx:
+        tx.execute(text("DELETE FROM flights WHERE batch_id = (SELECT min(batch_id::text)::uuid FROM flights)"))
+    assert hanging in rows.whose(rows.claim(now=at)), "one of them has landed"
+
+
+def test_answers_that_take_long_are_no_messages_that_wait(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(1, credential, clock)
+    now = rows.now()
+    rows.claim(now=now)
+    with rows.database.transaction() as tx:
+        (batch,) = tx.execute(text("SELECT batch_id FROM flights")).scalars()
+        assert flights.unread(tx, now) == 1
+        assert flights.launch(tx, batch, now)
+        late = now + flights.FLIGHT_LEASE - timedelta(seconds=5)
+        assert flights.unread(tx, late) == 0
+        assert not flights.launch(tx, batch, late), "nor taken a second time"
+
+
 def test_late_checks_get_only_what_the_others_leave(rows: Rows) -> None:
     credential, clock = rows.credential("a", rate=10, tokens=30), rows.clock()
     rows.run("UPDATE credentials SET requests_per_second = 30 / :burst", burst=BURST)
@@ -195,13 +248,51 @@ def test_the_rate_holds_over_four_claimers_and_is_used(rows: Rows) -> None:
         assert window <= 400 * (1 + BURST) * 1.05
 
 
+def test_racing_claimers_keep_the_concurrency(rows: Rows) -> None:
+    credential, clock = rows.credential("narrow", concurrency=5), rows.clock()
+    rows.polls(600, credential, clock)
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(30):
+            start = threading.Barrier(6)
+
+            def claimer(start: threading.Barrier = start) -> None:
+                start.wait()
+                for _ in range(3):
+                    rows.claim()
+
+            for run in [threads.submit(claimer) for _ in range(6)]:
+                run.result()
+            assert rows.scalar("SELECT sum(asks) FROM flights") == 5
+            rows.run("DELETE FROM flights")
+
+
+@pytest.mark.parametrize("rate", [1, 2, 3, 5])
+def test_a_small_budget_is_used_and_never_exceeded(rows: Rows, rate: int) -> None:
+    credential, clock = rows.credential("slow", rate=rate, tokens=0), rows.clock()
+    rows.polls(400, credential, clock)
+    began, dice = rows.now(), random.Random(rate)
+    rows.run("UPDATE credentials SET refilled_at = :now", now=began)
+    at, taken = 0.0, []
+    while at < 40:
+        taken += [at] * len(rows.claim(now=began + timedelta(seconds=at)))
+        at += 0.2 + dice.uniform(0, 0.1)  # a look takes its time, and so does the tick
+    assert len(taken) >= 0.95 * rate * 40 - 1
+    for n, first in enumerate(taken):
+        assert sum(1 for other in taken[n:] if other < first + 10) <= 10 * rate * 1.05 + 1
+
+
 def test_the_plan_reads_indexes_alone(rows: Rows) -> None:
     clock = rows.clock()
     for i in range(20):
         rows.polls(5000, rows.credential(f"c{i}"), clock, due="interval '1 h' * (random() - 0.9)")
     rows.run("ANALYZE")
-    plans = [*_plans(rows, "force_custom_plan"), *_plans(rows, "force_generic_plan")]
-    assert len(plans) >= 10
+    found = [*_plans(rows, "force_custom_plan"), *_plans(rows, "force_generic_plan")]
+    ready, plans = [p for p in found if "LockRows" in p and "purse" not in p], [p for p in found if "purse" in p]
+    assert min(len(ready), len(plans)) >= 10
+    for plan in ready:
+        assert not re.search("Seq Scan on polls", plan), plan
+        assert "hashed SubPlan" not in plan, plan
+        assert "Scan using polls_due" in plan, plan
     for plan in plans:
         assert not re.search(r"Seq Scan on (polls|generations)", plan), plan
         assert "hashed SubPlan" not in plan, plan
@@ -225,8 +316,8 @@ def _plans(rows: Rows, mode: str) -> list[str]:
             tx.execute(text(f"SET LOCAL {name} = '{value}'"))
         now: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
         for _ in range(7):
-            due.claim(tx, batch=_uuid(tx), now=now, limit=200, longest=60.0, probe_waits=(60.0, 120.0))
-    return [plan for plan in found if "purse" in plan]
+            due.claim(tx, batch=_uuid(tx), now=now, limit=200, longest=60.0, most_open=8, probe_waits=(60.0, 120.0))
+    return found
 
 
 def _uuid(tx: Any) -> Any:

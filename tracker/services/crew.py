@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 """Batches under way in one process. Almost all of them only wait: for the last answer of somebody slow."""
+MOST_HANGING = THREADS // 2
+"""Batches that one account may keep open by answers that do not come: the others find threads then."""
 PATIENCE = 0.5
 """Seconds for which the caller stays with a batch; most are answered by then."""
 

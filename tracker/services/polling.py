@@ -20,6 +20,7 @@ from tracker.core.generation import State
 from tracker.core.lifecycle import Decision, decide
 from tracker.core.observation import Observation, Problem
 from tracker.services.asking import Asking, Round
+from tracker.services.crew import MOST_HANGING, PATIENCE
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
 from tracker.store import clocks, credentials, db, due, flights, switches
@@ -93,8 +94,9 @@ class Polling:
                 return None
             batch = ids.uuid7(now)
             claims = due.claim(
-                tx, batch=batch, now=now, limit=BATCH, longest=self._longest, probe_waits=backoff.PAUSE_SCHEDULE
-            )
+                tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_open=MOST_HANGING * self._slots,
+                probe_waits=backoff.PAUSE_SCHEDULE,
+            )  # fmt: skip
             if any(c.clock_id not in self._clock_providers for c in claims):
                 self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
             return batch, claims
@@ -130,6 +132,8 @@ class Polling:
                         del left[observed[0].id]
                     now = round_.now()
                     self._recording.record([self._judge(*observed, now) for observed in slice_], now, accounts)
+                    if monotonic() - clock > PATIENCE and len(accounts) > 1:
+                        self._let_go(batch, {observed[0].credential_id for observed in slice_})
             again = 0.0
         finally:
             del self._unanswered[batch]
@@ -144,10 +148,21 @@ class Polling:
     def make_room(self, batch: UUID) -> None:
         """Let the budgets know how much of a batch is answered, while its slowest members keep it from its end."""
         with self._one_at_a_time:
-            left = Counter(a.credential_id for a in self._unanswered.get(batch, {}).values())
-            if left:
-                with self._database.transaction() as tx:
-                    flights.partly_land(tx, batch, left)
+            self._partly_land(batch, self._left(batch))
+
+    def _let_go(self, batch: UUID, answered: set[int]) -> None:
+        """Accounts with nothing left in a batch must not look slow because of others in it."""
+        left = self._left(batch)
+        if not answered <= left.keys():
+            self._partly_land(batch, left)
+
+    def _left(self, batch: UUID) -> Counter[int]:
+        return Counter(a.credential_id for a in self._unanswered.get(batch, {}).values())
+
+    def _partly_land(self, batch: UUID, left: Counter[int]) -> None:
+        if left:
+            with self._database.transaction() as tx:
+                flights.partly_land(tx, batch, left)
 
     def _land(self, batch: UUID, round_: Round, left: Collection[Asked], again: float) -> None:
         """The batch is over: what was learned of accounts and clocks is kept, and what it has left is due `again` in so many seconds."""

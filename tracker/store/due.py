@@ -7,7 +7,7 @@ with rows of a paused or throttled credential. Each credential brings its own al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,13 +19,16 @@ from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store import schedule
 from tracker.store.db import Transaction
-from tracker.store.flights import HAVE, UNREAD_LEASE
+from tracker.store.flights import FLIGHT_LEASE, HAVE, UNREAD_LEASE
 from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
 MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
+
+SLOW = timedelta(seconds=1)
+"""A batch that is open for longer keeps somebody busy who could see others through."""
 
 _AGE = "extract(epoch FROM CAST(:now AS timestamptz) - p.clock_from)::float8"
 _POSITION = (
@@ -42,26 +45,35 @@ _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane =
                                      * (SELECT a.stretch FROM allowed a WHERE a.id = p.credential_id),
                                      extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
 
+# Locked before the claim, in a statement of its own: the claim then sees the flights of whoever held them before us.
+READY = """
+SELECT c.id FROM credentials c
+ WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
+   AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
+             (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
+   FOR NO KEY UPDATE OF c SKIP LOCKED"""
+# `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts.
+
 # Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. The rise is
 # bounded, because a lag may also be what a pause or a stand-still left behind, and is gone as soon as everybody was asked once.
 CLAIM = f"""
 WITH purse AS MATERIALIZED (
-    SELECT c.id, c.state = 'paused' AS probing,
-           {HAVE} AS have,
-           c.concurrency
-           - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room,
-           c.batch_size AS size, c.failing,
+    SELECT c.id, c.state = 'paused' AS probing, {HAVE} AS have, c.concurrency - f.asks AS room, f.asks AS flying,
+           f.batches >= :most_open AND f.slow AS hanging, c.batch_size AS size, c.failing,
            greatest(extract(epoch FROM CAST(:now AS timestamptz) - (
                SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
-      FROM credentials c
-     WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
-       AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
-                 (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
-     ORDER BY c.refilled_at
-       FOR NO KEY UPDATE OF c SKIP LOCKED),
+      FROM credentials c CROSS JOIN LATERAL (
+           SELECT coalesce(sum(f.asks), 0) AS asks, count(*) AS batches, bool_or(f.taken AND f.until < :slow) AS slow
+             FROM flights f WHERE f.credential_id = c.id AND f.until > :now) f
+     WHERE c.id = ANY (:held)
+     ORDER BY c.refilled_at),
 able AS MATERIALIZED (
     SELECT id, have, probing, size, exp(least(lag, :most_lag) / 16) AS stretch, greatest(:n / count(*) OVER (), 5) AS share,
-           greatest(CASE WHEN probing OR failing >= :failing THEN least(1, room) ELSE least(floor(have), room) * size END, 0) AS could
+           greatest(CASE WHEN hanging THEN 0
+                         WHEN probing THEN least(1, room)
+                         -- The circuit is half open: nobody is asked before it is known what became of the last question.
+                         WHEN failing >= :failing THEN (flying = 0)::int
+                         ELSE least(floor(have), room) * size END, 0) AS could
       FROM purse),
 allowed AS MATERIALIZED (
     SELECT id, have, probing, size, stretch,
@@ -97,7 +109,7 @@ UPDATE polls p
  WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
 RETURNING CAST(p.generation_id AS text), p.fence, p.clock_id"""
 # `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
-# `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts. Who was served last is last in turn.
+# Who was served last is last in turn.
 
 
 class Claim(NamedTuple):
@@ -109,13 +121,22 @@ class Claim(NamedTuple):
 
 
 def claim(
-    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, probe_waits: Sequence[float]
-) -> list[Claim]:
-    """Claim up to `limit` due polls within every credential's budget, and move each to its next time."""
+    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, most_open: int, probe_waits: Sequence[float],
+) -> list[Claim]:  # fmt: skip
+    """Claim up to `limit` due polls within every credential's budget, and move each to its next time.
+
+    A credential that keeps `most_open` batches open by slow answers waits for one of them.
+    """
+    held = list(tx.execute(text(READY), {"now": now}).scalars())
+    if not held:
+        return []
     rows = tx.execute(
         text(CLAIM),
         {
             "now": now,
+            "held": held,
+            "most_open": most_open,
+            "slow": now + FLIGHT_LEASE - SLOW,
             "n": limit,
             "batch": batch,
             "longest": longest,

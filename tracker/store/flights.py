@@ -96,14 +96,21 @@ def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
 def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
     """A worker has taken the batch; False when its message is late, or came a second time."""
     taken = tx.execute(
-        text("UPDATE flights SET until = :until WHERE batch_id = :batch AND until > :now AND until <= :unread"),
-        {"batch": batch, "now": now, "until": now + FLIGHT_LEASE, "unread": now + UNREAD_LEASE},
+        text("UPDATE flights SET taken = true, until = :until WHERE batch_id = :batch AND NOT taken AND until > :now"),
+        {"batch": batch, "now": now, "until": now + FLIGHT_LEASE},
     )
     return taken.rowcount > 0
 
 
 def unread(tx: Transaction, now: datetime) -> int:
     """How many batches wait to be taken; lapsed ones are swept. Those under way do not count: their worker may be dead."""
-    tx.execute(text("DELETE FROM flights WHERE until <= :now"), {"now": now})
-    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE until <= :unread")
-    return int(tx.execute(waiting, {"unread": now + UNREAD_LEASE}).scalar_one())
+    # What somebody else is about to remove is left to him: nobody waits crosswise.
+    tx.execute(
+        text(
+            "DELETE FROM flights WHERE (batch_id, credential_id) IN"
+            " (SELECT batch_id, credential_id FROM flights WHERE until <= :now FOR UPDATE SKIP LOCKED)"
+        ),
+        {"now": now},
+    )
+    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE NOT taken AND until > :now")
+    return int(tx.execute(waiting, {"now": now}).scalar_one())
