@@ -48,7 +48,7 @@ def _account(session: Session, g: Generation) -> list[str]:
         ]
     if account.blocked_until is not None and account.blocked_until > now:
         return [
-            f"circuit: the provider asked credential {g.credential!r} to wait (Retry-After), until {ago(account.blocked_until, now)}"
+            f"circuit: the provider of credential {g.credential!r} is silent or wants us to wait, until {ago(account.blocked_until, now)}"
         ]
     return []
 

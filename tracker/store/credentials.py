@@ -34,6 +34,7 @@ class Credential:
     probe_at: datetime | None
     blocked_until: datetime | None
     failing: int
+    limited: int
     requests_per_second: float
     concurrency: int
     batch_size: int
@@ -46,8 +47,8 @@ class Credential:
         """What `pausing.judge` needs to know."""
         paused = self.state == "paused"
         return Health(
-            paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until, self.failing
-        )
+            paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until, self.failing, self.limited,
+        )  # fmt: skip
 
 
 def _credential(row: Any) -> Credential:
@@ -148,12 +149,14 @@ def write_health(tx: Transaction, credential_id: int, health: Health, paused_at:
     tx.execute(
         text(
             "UPDATE credentials SET state = :state, paused_reason = :reason, paused_at = :paused_at, refused = :refused,"
-            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until, failing = :failing WHERE id = :id"
+            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until, failing = :failing,"
+            " limited = :limited WHERE id = :id"
         ),
         {
             "id": credential_id, "state": "paused" if health.paused else "active", "reason": health.reason,
             "paused_at": paused_at, "refused": list(health.refused), "probes": health.probes, "probe_at": health.probe_at,
             "blocked_until": health.blocked_until, "failing": health.failing,
+            "limited": health.limited,
         },
     )  # fmt: skip
 
