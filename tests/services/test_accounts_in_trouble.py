@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -261,6 +262,21 @@ def test_an_accounts_key_can_be_tried(place: Place, relay: Relay) -> None:
     refused = place.services.credentials.test(place.project, "default")
     assert not refused["ok"]
     assert refused["status"] == 401
+
+
+def test_many_may_try_a_key_at_the_same_moment(place: Place, relay: Relay) -> None:
+    relay.call("faults", {"latency_ms": 300})
+    with ThreadPoolExecutor(8) as threads:
+        runs = [threads.submit(place.services.credentials.test, place.project, "default") for _ in range(8)]
+        assert all(run.result()["ok"] for run in runs)
+
+
+def test_a_new_relay_inherits_nothing_that_was_learned_of_the_old_one(place: Place, relay: Relay) -> None:
+    place.change("UPDATE credentials SET batch_size = 1, no_batch_until = now() + interval '1 day'")
+    same = CredentialForm(base_url=relay.url)
+    assert place.services.credentials.put(place.project, "default", same).batch_size == 1
+    moved = place.services.credentials.put(place.project, "default", CredentialForm(base_url="https://example.com"))
+    assert (moved.batch_size, moved.no_batch_until) == (50, None)
 
 
 def test_a_callback_makes_the_poll_happen_now_and_is_never_trusted(place: Place, relay: Relay) -> None:

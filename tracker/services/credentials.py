@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -65,6 +65,8 @@ class Credentials:
                 self._refuse_while_pending(tx, there, "changing base_url")
             if there is not None:
                 fields.setdefault("providers", list(there.providers))
+                if fields.get("base_url", there.base_url) != there.base_url:
+                    fields |= _batching(fields["providers"])  # what one relay lacks another may have
             token = secrets.token_urlsafe(24)
             return credentials.put(
                 tx,
@@ -94,7 +96,7 @@ class Credentials:
         fields: dict[str, Any] = {name: getattr(form, name) for name in sent & {"requests_per_second", "concurrency"}}
         if form.providers is not None:
             fields["providers"] = list(form.providers)
-            fields |= {"batch_size": min(providers.batch_sizes()[p] for p in form.providers), "no_batch_until": None}
+            fields |= _batching(form.providers)
         if "base_url" in sent:
             fields["base_url"] = form.base_url.rstrip("/") if form.base_url else None
         if form.api_key is not None:
@@ -239,6 +241,11 @@ class Credentials:
         if credential is None or not credential.providers:
             raise NotFoundError("credential", name)
         return credential
+
+
+def _batching(served: Sequence[str]) -> dict[str, Any]:
+    """How many ids one request can carry, as far as is known of an account that was never asked."""
+    return {"batch_size": min(providers.batch_sizes()[p] for p in served), "no_batch_until": None}
 
 
 def _words_in(body: bytes) -> Any:
