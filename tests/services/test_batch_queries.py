@@ -65,6 +65,7 @@ def test_a_relay_without_the_path_is_remembered_and_asked_singly(place: Place, r
     place.poll()
     assert _asked_each(relay, tasks) == {1}
     assert place.scalar("SELECT batch_size FROM credentials") == 1
+    assert place.rows("SELECT DISTINCT fence FROM polls") == [{"fence": 1}], "a claim that asked nobody is no poll"
     before = relay.call("stats")["requests"]
     place.ahead(60)
     assert place.poll() == COUNT

@@ -167,6 +167,48 @@ def test_answers_that_take_long_are_no_messages_that_wait(rows: Rows) -> None:
         assert not flights.launch(tx, batch, late), "nor taken a second time"
 
 
+def test_releasing_locks_in_the_order_of_the_ids(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(2, credential, clock)
+    rows.claim()
+    low, high = (row[0] for row in rows.all("SELECT generation_id FROM polls ORDER BY 1"))
+
+    def release() -> None:
+        with rows.database.transaction() as tx:
+            due.release(tx, [(high, 1), (low, 1)], rows.now())
+
+    with ThreadPoolExecutor(1) as threads:
+        with rows.database.transaction() as tx:
+            lock = text("SELECT FROM polls WHERE generation_id = :id FOR UPDATE NOWAIT")
+            tx.execute(lock, {"id": low})
+            waiting = threads.submit(release)
+            until_waiting(rows)
+            tx.execute(lock, {"id": high})
+        waiting.result()
+    assert rows.all("SELECT DISTINCT fence, asked_at FROM polls") == [(0, None)]
+
+
+def until_waiting(rows: Rows) -> None:
+    ends = time.monotonic() + 8
+    while not rows.scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    ):
+        assert time.monotonic() < ends, "nobody waits for a lock"
+
+
+def test_the_sweep_of_lapsed_flights_waits_for_nobody(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(1, credential, clock)
+    now = rows.now()
+    rows.claim(now=now)
+    later = now + timedelta(minutes=1)
+    with rows.database.transaction() as landing:
+        landing.execute(text("DELETE FROM flights"))
+        with rows.database.transaction() as tx:
+            tx.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            assert flights.unread(tx, later) == 0
+
+
 def test_late_checks_get_only_what_the_others_leave(rows: Rows) -> None:
     credential, clock = rows.credential("a", rate=10, tokens=30), rows.clock()
     rows.run("UPDATE credentials SET requests_per_second = 30 / :burst", burst=BURST)

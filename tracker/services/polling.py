@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from threading import Event, Lock
 from time import monotonic
+from typing import NamedTuple
 from uuid import UUID
 
 from tracker import bell
@@ -37,6 +38,14 @@ PACE = 0.2
 """Seconds between two claims once nothing more is due: half of what a budget may save up, and little beside the gaps between polls."""
 CROWDED = 0.02
 """Seconds until the next try while enough batches wait for a worker."""
+
+
+class Portion(NamedTuple):
+    """What one claim gave. `wait` is how many seconds later the next one is worth while; None: not in this shift."""
+
+    batch: UUID
+    polls: Sequence[due.Claim]
+    wait: float | None
 
 
 class Polling:
@@ -70,36 +79,43 @@ class Polling:
         """
         self._bell.answered(bell.DISPATCH)
         sent, ends = 0, monotonic() + stay
-        while True:
-            claims = self._claim()
-            if claims and claims[1]:
-                sent += len(claims[1])
-                if not self._publish(*claims):
-                    break  # the broker is away: what is due waits in the database
-            if claims is None or len(claims[1]) < BATCH:
-                if monotonic() >= ends:
-                    break
-                self._pause.wait(CROWDED if claims is None else PACE)
+        while not self._bell.mute:
+            portion = self._claim()
+            if portion.polls and not self._publish(portion):
+                self._give_back(portion)
+                break  # the broker is away: what is due waits in the database
+            sent += len(portion.polls)
+            if portion.wait is None or (portion.wait and monotonic() >= ends):
+                break
+            self._pause.wait(portion.wait)
         return sent
 
-    def _publish(self, batch: UUID, polls: Sequence[due.Claim]) -> bool:
-        message = [str(batch), [[c.generation_id, c.fence] for c in polls]]
+    def _publish(self, portion: Portion) -> bool:
+        message = [str(portion.batch), [[c.generation_id, c.fence] for c in portion.polls]]
         life = flights.UNREAD_LEASE.total_seconds()
-        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=life)
+        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(portion.polls), expires=life)
 
-    def _claim(self) -> tuple[UUID, list[due.Claim]] | None:
+    def _claim(self) -> Portion:
         with self._database.transaction() as tx:
             now = db.now(tx)
-            if "polls" in switches.stopped(tx) or flights.unread(tx, now) >= 2 * self._slots:
-                return None
             batch = ids.uuid7(now)
-            claims = due.claim(
+            if "polls" in switches.stopped(tx):
+                return Portion(batch, (), None)
+            if flights.unread(tx, now) >= 2 * self._slots:
+                return Portion(batch, (), CROWDED)
+            polls = due.claim(
                 tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_open=MOST_HANGING * self._slots,
                 probe_waits=backoff.PAUSE_SCHEDULE,
             )  # fmt: skip
-            if any(c.clock_id not in self._clock_providers for c in claims):
+            if any(c.clock_id not in self._clock_providers for c in polls):
                 self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
-            return batch, claims
+            return Portion(batch, polls, 0.0 if len(polls) == BATCH else PACE)
+
+    def _give_back(self, portion: Portion) -> None:
+        """Nobody will ask about these: they are due again at once."""
+        with self._database.transaction() as tx:
+            if flights.withdraw(tx, portion.batch):
+                due.release(tx, [(UUID(c.generation_id), c.fence) for c in portion.polls], db.now(tx))
 
     def _story(self, claims: Sequence[due.Claim]) -> str:
         counted = Counter(self._clock_providers.get(c.clock_id, "?") for c in claims)

@@ -151,12 +151,15 @@ def claim(
 
 
 def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], at: datetime) -> None:
-    """Make claimed polls due again that were not asked about, at `at` or sooner; the look that did not take place is forgotten."""
+    """Make claimed polls due again that were not asked about, at `at` or sooner; the look that did not take place is forgotten.
+
+    So is its claim: the fence goes back by one, since it counts polls. Only who holds the claim may do so, and must not use it again.
+    """
     if claims:
         schedule.hold(tx, [key for key, _ in claims])
         tx.execute(
             text(
-                "UPDATE polls p SET due_at = least(p.due_at, :at), asked_at = p.watched_at"
+                "UPDATE polls p SET due_at = least(p.due_at, :at), asked_at = p.watched_at, fence = p.fence - 1"
                 " FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS c (id, fence)"
                 " WHERE p.generation_id = c.id AND p.fence = c.fence"
             ),
@@ -185,7 +188,8 @@ class Asked(NamedTuple):
 ASKED = """
     SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
            g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
-           p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest
+           p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest,
+           g.submitted_at
       FROM unnest(CAST(%s AS uuid[]), CAST(%s AS int[])) AS a (id, fence)
       JOIN polls p ON p.generation_id = a.id AND p.fence = a.fence
       JOIN generations g ON g.id = a.id"""
@@ -210,11 +214,12 @@ def _asked(row: Any, longest: float) -> Asked:
     (
         key, provider, credential_id, task_id, kind, state, provider_status, outputs, registered_at, give_up_at,
         timeout_at, fence, failures, problem_code, problem_run, answered_late, clock_id, clock_from, watched_at, asked_at,
-        due_at, progress, price, own_longest,
+        due_at, progress, price, own_longest, submitted_at,
     ) = row  # fmt: skip
     known = Known(
         _STATES[state], registered_at, timeout_at, give_up_at, provider_status, progress,
         outputs_from(outputs) if outputs else (), failures, problem_code, problem_run, answered_late, own_longest or longest,
+        submitted_at,
     )  # fmt: skip
     return Asked(
         key, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,

@@ -69,6 +69,19 @@ def afford(tx: Transaction, batch: UUID, wanted: Mapping[int, int], now: datetim
     return {row.id: row.asks for row in rows}
 
 
+def withdraw(tx: Transaction, batch: UUID) -> bool:
+    """Take back a batch that nobody will ask: its budget is not spent. False when a worker has taken it after all."""
+    _hold_credentials(tx, paid(tx, batch))
+    withdrawn = tx.execute(
+        text(
+            "WITH gone AS (DELETE FROM flights WHERE batch_id = :batch AND NOT taken RETURNING credential_id, asks)"
+            " UPDATE credentials c SET tokens = c.tokens + gone.asks FROM gone WHERE c.id = gone.credential_id"
+        ),
+        {"batch": batch},
+    )
+    return withdrawn.rowcount > 0
+
+
 def _hold_credentials(tx: Transaction, ids: Collection[int]) -> None:
     # In a statement of its own: the next one then sees the flights of whoever held them before us.
     tx.execute(
