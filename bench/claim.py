@@ -137,7 +137,7 @@ def _pass(database: Database, now: datetime, claims: int) -> tuple[float, list[f
                 now=now,
                 limit=BATCH,
                 longest=60.0,
-                most_open=8,
+                most_slow=4,
                 probe_waits=backoff.PAUSE_SCHEDULE,
             )
         took.append((time.perf_counter() - began) * 1000)

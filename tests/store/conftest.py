@@ -92,7 +92,7 @@ class Rows:
                 now=at,
                 limit=limit,
                 longest=60.0,
-                most_open=8,
+                most_slow=4,
                 probe_waits=backoff.PAUSE_SCHEDULE,
             )
 

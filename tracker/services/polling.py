@@ -21,7 +21,7 @@ from tracker.core.generation import State
 from tracker.core.lifecycle import Decision, decide
 from tracker.core.observation import Observation, Problem
 from tracker.services.asking import Asking, Round
-from tracker.services.crew import MOST_HANGING, PATIENCE
+from tracker.services.crew import MOST_SLOW, PATIENCE
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
 from tracker.store import clocks, credentials, db, due, flights, switches
@@ -69,7 +69,8 @@ class Polling:
         self._clock_providers: dict[int, str] = {}
         self._pause = Event()
         self._one_at_a_time = Lock()
-        self._unanswered: dict[UUID, dict[UUID, Asked]] = {}
+        # By identity: of what is done for each poll, even the hash of a UUID is felt.
+        self._unanswered: dict[UUID, dict[int, Asked]] = {}
 
     def dispatch(self, stay: float = 0.0) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
@@ -104,7 +105,7 @@ class Polling:
             if flights.unread(tx, now) >= 2 * self._slots:
                 return Portion(batch, (), CROWDED)
             polls = due.claim(
-                tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_open=MOST_HANGING * self._slots,
+                tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_slow=MOST_SLOW * self._slots,
                 probe_waits=backoff.PAUSE_SCHEDULE,
             )  # fmt: skip
             if any(c.clock_id not in self._clock_providers for c in polls):
@@ -139,13 +140,13 @@ class Polling:
             paid,
             lambda wanted: self._afford(batch, wanted, round_.now()),
         )
-        left = self._unanswered[batch] = {a.id: a for a in asked}
+        left = self._unanswered[batch] = {id(a): a for a in asked}
         again = SHORTEST_CLAIM  # until all went well: whatever went wrong must not go wrong again at once, and for ever
         try:
             for slice_ in self._asking.observe(asked, round_):
                 with self._one_at_a_time:
                     for observed in slice_:
-                        del left[observed[0].id]
+                        del left[id(observed[0])]
                     now = round_.now()
                     self._recording.record([self._judge(*observed, now) for observed in slice_], now, accounts)
                     if monotonic() - clock > PATIENCE and len(accounts) > 1:

@@ -26,7 +26,6 @@ SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
 MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
-
 SLOW = timedelta(seconds=1)
 """A batch that is open for longer keeps somebody busy who could see others through."""
 
@@ -57,13 +56,16 @@ SELECT c.id FROM credentials c
 # Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. The rise is
 # bounded, because a lag may also be what a pause or a stand-still left behind, and is gone as soon as everybody was asked once.
 CLAIM = f"""
-WITH purse AS MATERIALIZED (
+WITH slow AS MATERIALIZED (
+    SELECT count(DISTINCT batch_id) AS batches FROM flights WHERE taken AND until > :now AND until < :slow),
+purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing, {HAVE} AS have, c.concurrency - f.asks AS room, f.asks AS flying,
-           f.batches >= :most_open AND f.slow AS hanging, c.batch_size AS size, c.failing,
+           (f.slow OR f.asks > 0 AND c.failing > 0) AND (SELECT batches FROM slow) >= :most_slow AS hanging,
+           c.batch_size AS size, c.failing,
            greatest(extract(epoch FROM CAST(:now AS timestamptz) - (
                SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
       FROM credentials c CROSS JOIN LATERAL (
-           SELECT coalesce(sum(f.asks), 0) AS asks, count(*) AS batches, bool_or(f.taken AND f.until < :slow) AS slow
+           SELECT coalesce(sum(f.asks), 0) AS asks, coalesce(bool_or(f.taken AND f.until < :slow), false) AS slow
              FROM flights f WHERE f.credential_id = c.id AND f.until > :now) f
      WHERE c.id = ANY (:held)
      ORDER BY c.refilled_at),
@@ -121,11 +123,11 @@ class Claim(NamedTuple):
 
 
 def claim(
-    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, most_open: int, probe_waits: Sequence[float],
+    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, most_slow: int, probe_waits: Sequence[float],
 ) -> list[Claim]:  # fmt: skip
     """Claim up to `limit` due polls within every credential's budget, and move each to its next time.
 
-    A credential that keeps `most_open` batches open by slow answers waits for one of them.
+    While `most_slow` batches are open for long, credentials whose answers take long or fail wait for their own flights to land.
     """
     held = list(tx.execute(text(READY), {"now": now}).scalars())
     if not held:
@@ -135,7 +137,7 @@ def claim(
         {
             "now": now,
             "held": held,
-            "most_open": most_open,
+            "most_slow": most_slow,
             "slow": now + FLIGHT_LEASE - SLOW,
             "n": limit,
             "batch": batch,
