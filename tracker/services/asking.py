@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -74,7 +74,7 @@ class Asking:
     def __init__(self, vault: Vault, fetcher: Callable[[], Fetcher]) -> None:
         self._vault, self._fetcher = vault, fetcher
 
-    def observe(self, asked: Sequence[Asked], round_: Round) -> Iterator[list[Observed]]:
+    def observe(self, asked: Sequence[Asked], round_: Round) -> Generator[list[Observed], None, None]:
         """What is seen of each, in slices as answers arrive. Whom no slice names was not asked: the budget did not reach so far."""
         askable: list[Asked] = []
         refused: list[Observed] = []

@@ -9,6 +9,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from threading import Event, Lock
 from time import monotonic
@@ -20,7 +21,7 @@ from tracker.core import backoff, ids
 from tracker.core.generation import State
 from tracker.core.lifecycle import Decision, decide
 from tracker.core.observation import Observation, Problem
-from tracker.services.asking import Asking, Round
+from tracker.services.asking import Asking, Observed, Round
 from tracker.services.crew import MOST_SLOW, PATIENCE
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
@@ -143,20 +144,24 @@ class Polling:
         left = self._unanswered[batch] = {id(a): a for a in asked}
         again = SHORTEST_CLAIM  # until all went well: whatever went wrong must not go wrong again at once, and for ever
         try:
-            for slice_ in self._asking.observe(asked, round_):
-                with self._one_at_a_time:
-                    for observed in slice_:
-                        del left[id(observed[0])]
-                    now = round_.now()
-                    self._recording.record([self._judge(*observed, now) for observed in slice_], now, accounts)
-                    if monotonic() - clock > PATIENCE and len(accounts) > 1:
-                        self._let_go(batch, {observed[0].credential_id for observed in slice_})
+            with closing(self._asking.observe(asked, round_)) as slices:
+                for slice_ in slices:
+                    with self._one_at_a_time:
+                        self._record(slice_, left, round_)
+                        if monotonic() - clock > PATIENCE and len(accounts) > 1:
+                            self._let_go(batch, {observed[0].credential_id for observed in slice_})
             again = 0.0
         finally:
             del self._unanswered[batch]
             with self._one_at_a_time:
                 self._land(batch, round_, left.values(), again)
         return len(asked)
+
+    def _record(self, slice_: Sequence[Observed], left: dict[int, Asked], round_: Round) -> None:
+        for observed in slice_:
+            del left[id(observed[0])]
+        now = round_.now()
+        self._recording.record([self._judge(*observed, now) for observed in slice_], now, round_.accounts)
 
     def _afford(self, batch: UUID, wanted: Mapping[int, int], now: datetime) -> Mapping[int, int]:
         with self._database.transaction() as tx:

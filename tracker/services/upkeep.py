@@ -34,6 +34,7 @@ class Upkeep:
         """The safety net under every ring: what is due is rung for, whoever forgot to. Relays get another try at batches."""
         with self._database.transaction() as tx:
             now = db.now(tx)
+            credentials.batch_again(tx, now, batch_sizes())
             silence = db.beat(tx, TICK, now)
             if silence is not None and silence > DOWN:
                 moved = schedule.extend_deadlines(tx, silence, now)
@@ -42,7 +43,6 @@ class Upkeep:
                     silence.total_seconds(),
                     moved,
                 )
-            credentials.batch_again(tx, now, batch_sizes())
             webhooks, downloads = deliveries.any_due(tx, now), artifacts.any_due(tx, now)
         if webhooks:
             self._bell.ring(bell.SEND, bell.WEBHOOK, because="tick")

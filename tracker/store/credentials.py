@@ -170,9 +170,10 @@ def no_batch(tx: Transaction, credential_id: int, until: datetime) -> None:
 
 
 def batch_again(tx: Transaction, now: datetime, sizes: dict[str, int]) -> None:
-    """Try accounts whose relay had no batch path for one again; `sizes` are the providers' batch sizes."""
+    """Try accounts whose relay had no batch path for one again; `sizes` are the providers' batch sizes. Waits for nobody."""
     rows = tx.execute(
-        text("SELECT id, providers FROM credentials WHERE no_batch_until <= :now FOR UPDATE"), {"now": now}
+        text("SELECT id, providers FROM credentials WHERE no_batch_until <= :now FOR NO KEY UPDATE SKIP LOCKED"),
+        {"now": now},
     )
     for row in rows.all():
         size = min((sizes.get(provider, 1) for provider in row.providers), default=1)
