@@ -26,6 +26,8 @@ COUNT = 300
 REASON = "the lights went out"
 SLACK = 0.5
 """Seconds between a claim and its question that differ from one to the next."""
+REPEATED = {"reset_2x": 2}
+"""Questions that the transport may repeat by itself, each once: a busy machine may take seconds to give it a new connection."""
 TIMEOUT = 20
 """Seconds that those may take which never end: the others are through long before."""
 
@@ -231,7 +233,7 @@ def _check_questions(simulator: Simulator, settings: Settings, ended: dict[str, 
     asked: Counter[str] = Counter()
     for task, name in made.items():
         g, times = ended[task], _looks(simulator.call(f"generations/{task}")["queries"])
-        assert 1 <= len(times) <= g.polls, (name, times, g.polls)
+        assert 1 <= len(times) <= g.polls + REPEATED.get(name, 0), (name, times, g.polls)
         asked[FAULTS[name].account] += len(times)
         for number, (before, after) in enumerate(pairwise(times), start=1):
             assert after - before >= _shortest(settings, g, FAULTS[name], number, after) - SLACK, (name, number, times)
