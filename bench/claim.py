@@ -132,7 +132,13 @@ def _pass(database: Database, now: datetime, claims: int) -> tuple[float, list[f
         began = time.perf_counter()
         with database.transaction() as tx:
             found = due.claim(
-                tx, batch=ids.uuid7(now), now=now, limit=BATCH, longest=60.0, probe_waits=backoff.PAUSE_SCHEDULE
+                tx,
+                batch=ids.uuid7(now),
+                now=now,
+                limit=BATCH,
+                longest=60.0,
+                most_slow=4,
+                probe_waits=backoff.PAUSE_SCHEDULE,
             )
         took.append((time.perf_counter() - began) * 1000)
         polls += len(found)

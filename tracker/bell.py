@@ -139,6 +139,11 @@ class Bell:
         # Usually both are one server, and then nobody waits for it twice.
         self._broker_circuit = self._redis_circuit if app.conf.broker_url == redis_url else _Circuit()
 
+    @property
+    def mute(self) -> bool:
+        """Whether the broker failed a moment ago: nothing can be published yet."""
+        return self._broker_circuit.open
+
     def ring(self, task: str, queue: str, *, because: str = "", expires: float = 10.0) -> bool:
         """Wake the workers of `queue` once, however often it is rung before one answers. `because` is shown in Flower.
 

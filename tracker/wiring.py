@@ -95,7 +95,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
     broker_url = settings.broker_url.get_secret_value() if settings.broker_url else redis_url
     bell = Bell(publisher(broker_url), redis_url)
     policy = Policy.of(settings.reachable, settings.egress_ports)
-    fetcher: Callable[[], Fetcher] = cache(lambda: Fetcher(policy))
+    fetcher = _per_thread(lambda: Fetcher(policy))
     session: Callable[[], GuardedSession] = cache(lambda: GuardedSession(policy))
     store = store_at(settings.artifacts, settings.home.resolve() / "spool")
     price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
@@ -121,7 +121,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         polling=Polling(
             database,
             bell,
-            Asking(vault, _per_thread(lambda: Fetcher(policy))),
+            Asking(vault, fetcher),
             learning,
             recording,
             price=price,

@@ -40,7 +40,7 @@ def test_failures_double_from_two_seconds_to_the_longest(failures: int, longest:
 @given(age=st.floats(0, 10**7), roll=rolls)
 def test_late_checks_are_a_tenth_of_the_age_apart_within_bounds(age: float, roll: float) -> None:
     assert backoff.late_check(age, 0.5) == pytest.approx(min(max(age / 10, 600), 7200))
-    assert 540 - 1e-9 <= backoff.late_check(age, roll) <= 7920 + 1e-9  # the last digit of a float
+    assert 600 <= backoff.late_check(age, roll) <= 7200, "however the dice fall"
 
 
 def test_probes_slow_down_to_half_an_hour() -> None:

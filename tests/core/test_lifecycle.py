@@ -208,6 +208,11 @@ def test_past_the_timeout_a_pending_answer_times_out_and_late_checks_begin() -> 
     assert again.wait == pytest.approx(7200)
 
 
+def test_late_checks_count_the_age_from_the_submit() -> None:
+    early = known(State.TIMED_OUT, submitted_at=START - timedelta(hours=3))
+    assert look(early, Seen("dreaming", State.PROCESSING), at(hours=2)).wait == pytest.approx(1800)
+
+
 def test_giving_up_needs_a_good_answer_since_the_timeout() -> None:
     problem, late = Problem(ProblemCode.CONNECTION, "down"), known(State.TIMED_OUT)
     unanswered = look(late, problem, at(hours=49))

@@ -67,7 +67,31 @@ def test_a_retry_after_blocks_and_a_good_answer_does_not_lift_it() -> None:
     assert health == Health(blocked_until=NOW + timedelta(seconds=30))
     shorter = after((A, Problem(ProblemCode.RATE_LIMITED, "slow down", 5.0)), health=health)
     assert shorter.blocked_until == health.blocked_until
-    assert after((A, Problem(ProblemCode.RATE_LIMITED, "slow down"))) == Health()
+
+
+LIMITED = Problem(ProblemCode.RATE_LIMITED, "slow down")
+
+
+def test_without_a_retry_after_it_blocks_for_a_second_and_doubles() -> None:
+    health, at, waits = Health(), NOW, []
+    for _ in range(7):
+        # Thirty answers at once are one storm.
+        health = judge(health, [(A, LIMITED)] * 30, pending=100, now=at)
+        assert health.blocked_until is not None
+        waits.append((health.blocked_until - at).total_seconds())
+        at = health.blocked_until
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    assert not health.paused
+
+
+def test_a_storm_ends_with_the_first_good_answer_after_its_block() -> None:
+    health = after((A, LIMITED), (B, GOOD))
+    assert health == Health(blocked_until=NOW + timedelta(seconds=1), limited=1), "that one was asked before the block"
+    later = NOW + timedelta(seconds=2)
+    well = judge(health, [(B, GOOD)], pending=100, now=later)
+    assert well == Health(), "as if nothing had been: a well account is not judged at every answer"
+    again = judge(well, [(A, LIMITED)], pending=100, now=later)
+    assert again.blocked_until == later + timedelta(seconds=1)
 
 
 answers: st.SearchStrategy[Observation] = st.just(GOOD) | st.builds(

@@ -46,8 +46,8 @@ def test_every_process_killed_once(world: Installation) -> None:
 
 def _claimed(services: wiring.Services) -> Message | None:
     """What a dispatch would put into one message."""
-    claims = services.polling._claim()
-    return [str(claims[0]), [[str(c.generation_id), c.fence] for c in claims[1]]] if claims and claims[1] else None
+    portion = services.polling._claim()
+    return [str(portion.batch), [[c.generation_id, c.fence] for c in portion.polls]] if portion.polls else None
 
 
 def _flying(services: wiring.Services) -> bool:

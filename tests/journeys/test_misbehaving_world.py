@@ -25,6 +25,8 @@ COUNT = 300
 REASON = "the lights went out"
 SLACK = 0.1
 """Seconds between a claim and its question that differ from one to the next."""
+REPEATED = {"reset_2x": 2}
+"""Questions that the transport may repeat by itself, each once: a busy machine may take seconds to give it a new connection."""
 TIMEOUT = 20
 """Seconds that those may take which never end: the others are through long before."""
 

@@ -163,7 +163,7 @@ class Place:
     broker: Any
 
     def register(self, task: str, **fields: Any) -> Generation:
-        form = RegistrationForm(provider="luma", task_id=task, **fields)
+        form = RegistrationForm(task_id=task, **{"provider": "luma", **fields})
         return self.services.registration.register(self.project, form).generation
 
     def get(self, g: Generation) -> Generation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -63,6 +64,39 @@ def test_the_word_of_one_among_many_is_not_enough(place: Place, relay: Relay) ->
     place.run(MINUTE)
     assert place.rows("SELECT failures FROM polls WHERE failures > 3"), "refused again and again"
     assert _account(place).state == "active"
+
+
+@pytest.mark.parametrize(("status", "state"), [(401, "paused"), (503, "active")])
+def test_one_answer_to_a_batch_counts_once(place: Place, relay: Relay, status: int, state: str) -> None:
+    relay.call("answers", {"path": "/luma/tasks", "body": '{"message": "no"}', "status": status})
+    relay.call("faults", {"outage": "http503"} if status == 503 else {})
+    for n in range(50):
+        place.register(f"t{n}")
+    place.poll()
+    account = _account(place)
+    assert (account.state, len(account.refused), account.failing) == (
+        ("active", 1, 0) if status == 401 else ("active", 0, 2)
+    ), "of 503 two: the single question that follows has an answer of its own"
+    for _ in range(2):
+        place.ahead(MINUTE)
+        assert place.poll() == 50
+    assert _account(place).state == state, "three in a row, about different generations"
+
+
+def test_too_many_requests_block_the_account(place: Place, relay: Relay) -> None:
+    place.change("UPDATE credentials SET batch_size = 1")
+    for n in range(30):
+        relay.answers(f"t{n}", "slow down", status=429)
+        place.register(f"t{n}")
+    assert place.poll() == 30
+    blocked = _account(place).blocked_until
+    assert blocked is not None
+    assert 0 < (blocked - place.now()).total_seconds() <= 1
+    place.register("another")
+    assert place.poll() == 0
+    place.ahead(1.1)
+    relay.says("another", "processing")
+    assert place.poll() >= 1
 
 
 def test_out_of_quota_pauses_at_once_and_its_generations_wait(place: Place, relay: Relay) -> None:
@@ -228,6 +262,21 @@ def test_an_accounts_key_can_be_tried(place: Place, relay: Relay) -> None:
     refused = place.services.credentials.test(place.project, "default")
     assert not refused["ok"]
     assert refused["status"] == 401
+
+
+def test_many_may_try_a_key_at_the_same_moment(place: Place, relay: Relay) -> None:
+    relay.call("faults", {"latency_ms": 300})
+    with ThreadPoolExecutor(8) as threads:
+        runs = [threads.submit(place.services.credentials.test, place.project, "default") for _ in range(8)]
+        assert all(run.result()["ok"] for run in runs)
+
+
+def test_a_new_relay_inherits_nothing_that_was_learned_of_the_old_one(place: Place, relay: Relay) -> None:
+    place.change("UPDATE credentials SET batch_size = 1, no_batch_until = now() + interval '1 day'")
+    same = CredentialForm(base_url=relay.url)
+    assert place.services.credentials.put(place.project, "default", same).batch_size == 1
+    moved = place.services.credentials.put(place.project, "default", CredentialForm(base_url="https://example.com"))
+    assert (moved.batch_size, moved.no_batch_until) == (50, None)
 
 
 def test_a_callback_makes_the_poll_happen_now_and_is_never_trusted(place: Place, relay: Relay) -> None:

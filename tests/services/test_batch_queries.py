@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from tracker.services.forms import CredentialForm
+from tracker.store.flights import BURST
+
 from .conftest import Place, Relay
 
 COUNT = 60
+MINUTE = 60.0
 
 
 def _paths(relay: Relay) -> dict[str, int]:
@@ -61,6 +65,7 @@ def test_a_relay_without_the_path_is_remembered_and_asked_singly(place: Place, r
     place.poll()
     assert _asked_each(relay, tasks) == {1}
     assert place.scalar("SELECT batch_size FROM credentials") == 1
+    assert place.rows("SELECT DISTINCT fence FROM polls") == [{"fence": 1}], "a claim that asked nobody is no poll"
     before = relay.call("stats")["requests"]
     place.ahead(60)
     assert place.poll() == COUNT
@@ -72,8 +77,11 @@ def test_the_path_is_tried_again_a_day_later(place: Place, relay: Relay) -> None
     _pending(place, relay)
     place.poll()
     relay.call("faults", {"batch": "array"})
-    place.ahead(timedelta(days=1, minutes=1).total_seconds())
-    place.services.upkeep.sweep()
+    place.ahead(timedelta(hours=23).total_seconds())
+    place.services.upkeep.tick()
+    assert place.scalar("SELECT batch_size FROM credentials") == 1
+    place.ahead(timedelta(hours=1, minutes=1).total_seconds())
+    place.services.upkeep.tick()
     assert place.scalar("SELECT batch_size FROM credentials") == 50
 
 
@@ -98,6 +106,92 @@ def test_a_batch_path_that_fails_where_single_questions_work_is_left(place: Plac
     assert place.scalar("SELECT batch_size FROM credentials") == 1
     assert _asked_each(relay, tasks) == {1}
     assert place.scalar("SELECT count(*) FROM polls WHERE failures > 0") == 0
+
+
+@pytest.mark.parametrize("hiccup", [("<html>bad gateway</html>", 502), ("[]", 200)])
+def test_one_bad_answer_costs_the_path_some_minutes_and_not_a_day(
+    place: Place, relay: Relay, hiccup: tuple[str, int]
+) -> None:
+    tasks = _pending(place, relay)
+    relay.call("answers", {"path": "/luma/tasks", "body": hiccup[0], "status": hiccup[1]})
+    place.poll()
+    assert place.scalar("SELECT batch_size FROM credentials") == 1
+    relay.call("reset", {})
+    for task in tasks:
+        relay.says(task, "processing")
+    place.ahead(4 * MINUTE)
+    place.services.upkeep.tick()
+    assert place.scalar("SELECT batch_size FROM credentials") == 1
+    place.ahead(1.1 * MINUTE)
+    place.services.upkeep.tick()
+    assert place.scalar("SELECT batch_size FROM credentials") == 50
+
+
+def _budget(place: Place, rate: float, concurrency: int) -> None:
+    place.services.credentials.put(
+        place.project, "default", CredentialForm(requests_per_second=rate, concurrency=concurrency)
+    )
+
+
+def test_single_questions_for_what_a_batch_leaves_out_keep_to_the_budget(place: Place, relay: Relay) -> None:
+    """A relay that answers every batch with nothing, and knows none of the ids singly either."""
+    relay.call("answers", {"path": "/luma/tasks", "body": "[]"})
+    _budget(place, rate=20, concurrency=10)
+    for n in range(300):
+        relay.answers(f"unknown-{n}", "", status=404)
+        place.register(f"unknown-{n}")
+    made, seconds = [relay.call("stats")["requests"]], 10.0
+    began, first = place.now(), 0.0
+    while (place.now() - began).total_seconds() < seconds:
+        place.poll()
+        made.append(relay.call("stats")["requests"])
+        first = first or (place.now() - began).total_seconds()
+        place.ahead(0.2)
+    took = (place.now() - began).total_seconds()
+    assert made[1] - made[0] <= 20 * (BURST + first) + 2, "what was saved up, and one question that follows from it"
+    assert made[-1] - made[0] <= 20 * (took + BURST) + 2
+    assert relay.call("stats")["most_in_flight"] <= 10
+    assert place.scalar("SELECT tokens FROM credentials") >= -1
+    assert place.scalar("SELECT count(*) FROM polls WHERE problem_code = 'not_found'") > 50, (
+        "and they are asked in turn"
+    )
+
+
+def test_a_slow_account_gets_its_single_questions_too(place: Place, relay: Relay) -> None:
+    relay.call("answers", {"path": "/luma/tasks", "body": "[]"})
+    _budget(place, rate=1, concurrency=1)
+    for n in range(3):
+        relay.answers(f"t{n}", "down", status=500)
+        place.register(f"t{n}")
+    place.run(2 * MINUTE)
+    assert place.scalar("SELECT count(*) FROM polls WHERE problem_code = 'http_error'") == 3
+
+
+def test_a_family_that_the_provider_does_not_know_costs_no_request_of_its_own(place: Place, relay: Relay) -> None:
+    tasks: list[str] = relay.call("generations", {"count": 40, "queue": 0, "duration": 3000})["ids"]
+    for n, task in enumerate(tasks):
+        place.register(task, kind=f"kind-{n}")
+    before = relay.call("stats")["requests"]
+    assert place.poll() == 40
+    assert relay.call("stats")["requests"] - before == 1
+    assert _asked_each(relay, tasks) == {1}
+
+
+def test_several_providers_behind_one_account_share_what_was_paid_for(place: Place, relay: Relay) -> None:
+    """Should a claim have counted on one request for what takes two, one is made."""
+    both = CredentialForm(providers=["luma", "luma-official"], base_url=relay.url, api_key="x", requests_per_second=2)
+    place.services.credentials.put(place.project, "both", both)
+    place.change("UPDATE credentials SET batch_size = 50, tokens = 1 WHERE name = 'both'")
+    tasks: list[str] = relay.call("generations", {"count": 4, "queue": 0, "duration": 3000})["ids"]
+    for n, task in enumerate(tasks):
+        place.register(task, credential="both", provider="luma-official" if n < 2 else "luma")
+    before = relay.call("stats")["requests"]
+    place.poll()
+    assert relay.call("stats")["requests"] - before == 1
+    place.run(MINUTE)
+    assert place.scalar("SELECT count(*) FROM polls WHERE asked_at IS NULL AND failures = 0") == 0, (
+        "and nobody always comes last"
+    )
 
 
 def test_in_an_outage_a_batch_costs_two_requests_and_all_its_members_learn_of_it(place: Place, relay: Relay) -> None:

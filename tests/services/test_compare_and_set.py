@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from tracker import wiring
 from tracker.core import ids
 from tracker.errors import ConflictError, NotFoundError
 from tracker.services.forms import CredentialForm, EndpointForm, GenerationChange
+from tracker.store import flights
 from tracker.store.db import Database
 
 from .conftest import Place, Relay, until
@@ -69,6 +75,28 @@ def test_a_batch_makes_room_for_others_before_its_slowest_answer(place: Place, r
     place.services.polling.make_room(batch)  # late: it has landed
 
 
+def test_an_account_that_has_answered_does_not_look_slow_because_of_another(place: Place, relay: Relay) -> None:
+    place.services.credentials.put(
+        place.project, "other", CredentialForm(providers=["luma"], base_url=relay.url, api_key="x")
+    )
+    place.register(relay.create(age=100, duration=1000, misbehaviour="slow_3s"))
+    place.register(relay.create(age=100, duration=1000, misbehaviour="slow_0.8s"), credential="other")
+    claims = place.claim()
+    assert len(claims) == 1
+
+    def in_flight() -> list[str]:
+        query = "SELECT c.name FROM flights f JOIN credentials c ON c.id = f.credential_id ORDER BY 1"
+        return [row["name"] for row in place.rows(query)]
+
+    assert in_flight() == ["default", "other"]
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(place.ask, claims)
+        until(lambda: in_flight() == ["default"], "the quicker one has landed")
+        assert not answer.done()
+        assert answer.result() == 2
+    assert in_flight() == []
+
+
 def test_the_record_was_faster_than_the_cancel(place: Place, relay: Relay) -> None:
     g = place.register(relay.create(age=100, duration=1))
     place.poll()
@@ -105,8 +133,6 @@ def test_doubled_messages_at_the_same_moment(place: Place, relay: Relay) -> None
 
 
 def _another_worker(place: Place) -> Any:
-    from tracker import wiring
-
     return wiring.build(place.services.settings)
 
 
@@ -144,6 +170,71 @@ def test_a_lost_message_costs_one_late_poll(place: Place, relay: Relay) -> None:
     assert len(place.claim()) == 1, "and this message is lost"
     place.run(61)
     assert place.get(g).state == "processing"
+
+
+def test_what_could_not_be_published_is_due_again_at_once(place: Place, relay: Relay) -> None:
+    for n in range(30):
+        relay.says(f"t{n}", "processing")
+        place.register(f"t{n}")
+    place.change("UPDATE credentials SET batch_size = 1, requests_per_second = 40, tokens = 10, refilled_at = now()")
+    closed = place.services.settings.changed(broker_url=SecretStr("redis://127.0.0.1:1/0"))
+    deaf = wiring.build(closed)
+    assert deaf.polling.dispatch() == 0
+    assert deaf.bell.mute
+    before = place.rows("SELECT * FROM credentials")
+    assert deaf.polling.dispatch() == 0
+    assert place.rows("SELECT * FROM credentials") == before, "nothing is claimed while the broker is known to be away"
+    deaf.close()
+    assert place.scalar("SELECT tokens FROM credentials") >= 10
+    assert place.rows("SELECT * FROM flights") == []
+    assert place.rows("SELECT DISTINCT fence, asked_at FROM polls") == [{"fence": 0, "asked_at": None}]
+    assert place.poll() >= 10
+
+
+def test_a_batch_that_a_worker_took_after_all_is_not_withdrawn(place: Place, relay: Relay) -> None:
+    relay.says("t", "processing")
+    place.register("t")
+    ((batch, polls),) = place.claim()
+    with place.services.database.transaction() as tx:
+        assert flights.launch(tx, batch, place.now())
+        assert not flights.withdraw(tx, batch)
+    assert place.scalar("SELECT count(*) FROM flights") == len(polls)
+
+
+def test_what_cannot_be_recorded_costs_the_others_of_its_batch_seconds_only(place: Place, relay: Relay) -> None:
+    relay.says("bad", "processing")
+    place.register("bad")
+    for _ in range(3):
+        place.register(relay.create(age=100, duration=1000, misbehaviour="slow_1.5s"))
+    place.change("UPDATE credentials SET batch_size = 1")
+    place.change("UPDATE polls SET lane = 1")
+    place.change(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no such luck'; END $$"
+    )
+    place.change(
+        "CREATE TRIGGER refused BEFORE UPDATE ON generations FOR EACH ROW WHEN (OLD.task_id = 'bad') EXECUTE FUNCTION refuse()"
+    )
+    claims = place.claim()
+    with pytest.raises(DBAPIError, match="no such luck") as caught:
+        place.ask(claims)
+    assert place.scalar("SELECT count(*) FROM flights") == 0
+    rows = place.rows(
+        "SELECT g.task_id = 'bad' AS bad, p.due_at, p.asked_at FROM polls p JOIN generations g ON g.id = p.generation_id"
+    )
+    assert {(row["bad"], row["asked_at"] is None) for row in rows} == {(True, False), (False, True)}
+    waits = [(row["due_at"] - place.now()).total_seconds() for row in rows if not row["bad"]]
+    assert 3 < min(waits) <= max(waits) <= 5, "soon, and not at once: it may go wrong again"
+    place.change("DROP TRIGGER refused ON generations")
+    place.ahead(5)
+    assert place.poll() == 3, f"this thread can ask again, though somebody still looks at {caught.value}"
+
+
+def test_a_stopped_queue_is_not_watched(place: Place) -> None:
+    place.services.health.stop("polls", "maintenance")
+    place.register("t")
+    began = time.monotonic()
+    assert place.services.polling.dispatch(stay=20) == 0
+    assert time.monotonic() - began < 5
 
 
 def test_a_claim_that_was_fenced_out_is_not_asked(place: Place, relay: Relay) -> None:

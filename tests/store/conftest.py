@@ -87,7 +87,13 @@ class Rows:
         with self.database.transaction() as tx:
             at = now or db.now(tx)
             return due.claim(
-                tx, batch=ids.uuid7(at), now=at, limit=limit, longest=60.0, probe_waits=backoff.PAUSE_SCHEDULE
+                tx,
+                batch=ids.uuid7(at),
+                now=at,
+                limit=limit,
+                longest=60.0,
+                most_slow=4,
+                probe_waits=backoff.PAUSE_SCHEDULE,
             )
 
     def whose(self, claims: list[Claim]) -> dict[int, int]:

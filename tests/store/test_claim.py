@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from tracker.core.pausing import FAILING
 from tracker.core.schedule import EDGES, Clock
-from tracker.store import due
-from tracker.store.due import BURST, SHORTEST_CLAIM, Claim
+from tracker.store import due, flights
+from tracker.store.due import SHORTEST_CLAIM, Claim
+from tracker.store.flights import BURST
 
 from .conftest import Rows
 
@@ -68,9 +70,9 @@ def test_landing_makes_room_and_so_does_a_dead_worker_in_time(rows: Rows) -> Non
     assert rows.claim(now=now + timedelta(seconds=1)) == []
     with rows.database.transaction() as tx:
         batch = tx.execute(text("SELECT batch_id FROM flights")).scalar_one()
-        due.land(tx, batch)
+        flights.land(tx, batch)
     assert len(rows.claim(now=now + timedelta(seconds=2))) == 4
-    assert len(rows.claim(now=now + timedelta(seconds=3) + due.FLIGHT_LEASE)) == 4
+    assert len(rows.claim(now=now + timedelta(seconds=3) + flights.FLIGHT_LEASE)) == 4
 
 
 STOPPED = {
@@ -112,6 +114,120 @@ def test_a_paused_account_is_probed_by_one_request(rows: Rows) -> None:
     assert (probes, probe_at) == (1, now + timedelta(minutes=2))
     assert rows.claim(now=now + timedelta(seconds=119)) == []
     assert len(rows.claim(now=now + timedelta(seconds=121))) == 1
+
+
+def test_an_account_that_failed_is_asked_one_question_until_its_answer_is_known(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(50, credential, clock)
+    rows.run("UPDATE credentials SET failing = :failing, blocked_until = now() - interval '1 s'", failing=FAILING + 5)
+    now = rows.now()
+    assert len(rows.claim(now=now)) == 1
+    assert [len(rows.claim(now=now + timedelta(seconds=0.2 * n))) for n in range(1, 5)] == [0, 0, 0, 0]
+    with rows.database.transaction() as tx:
+        flights.land(tx, tx.execute(text("SELECT batch_id FROM flights")).scalar_one())
+    assert len(rows.claim(now=now + timedelta(seconds=2))) == 1, "it landed, and blocked nobody"
+    assert len(rows.claim(now=now + timedelta(seconds=3) + flights.FLIGHT_LEASE)) == 1, (
+        "a worker that died is not waited for"
+    )
+
+
+def test_accounts_whose_answers_do_not_come_leave_threads_to_the_others(rows: Rows) -> None:
+    """Two hang, the second from the fifth second on: for 15 seconds, as long as an answer may take."""
+    first, second, healthy = (rows.credential(name) for name in ("first", "second", "healthy"))
+    clock = rows.clock()
+    rows.polls(500, first, clock)
+    rows.run("UPDATE credentials SET requests_per_second = 10")
+    now, open_ = rows.now(), {first: 0, second: 0}
+    for n in range(75):
+        at = now + timedelta(seconds=0.2 * n)
+        rows.polls(1, healthy, clock, due="interval '1 min'")
+        if n == 25:
+            rows.polls(500, second, clock, due="interval '1 min'")
+        got = rows.whose(rows.claim(now=at))
+        assert got[healthy] >= 1
+        for hanging in open_:
+            open_[hanging] += hanging in got
+        with rows.database.transaction() as tx:
+            for batch in tx.execute(text("SELECT DISTINCT batch_id FROM flights WHERE NOT taken")).scalars().all():
+                flights.launch(tx, batch, at)
+            tx.execute(text("DELETE FROM flights WHERE credential_id = :id"), {"id": healthy})
+    assert 5 <= open_[first] <= 9
+    assert 5 <= open_[second] <= 6
+    assert sum(open_.values()) < 16, "as many batches as one process sees through"
+    rows.run("DELETE FROM flights WHERE credential_id = :id", id=first)
+    assert first in rows.whose(rows.claim(now=at)), "its own have landed"
+
+
+def test_an_account_that_failed_is_held_back_at_once_while_others_hang(rows: Rows) -> None:
+    hanging, failed, clock = rows.credential("hanging"), rows.credential("failed"), rows.clock()
+    rows.polls(50, failed, clock)
+    rows.run("UPDATE credentials SET failing = 3, requests_per_second = 10 WHERE id = :id", id=failed)
+    now = rows.now()
+    assert failed in rows.whose(rows.claim(limit=5, now=now)), "nothing is known against it but failures"
+    for _ in range(4):
+        rows.run(
+            "INSERT INTO flights (batch_id, credential_id, asks, taken, until) VALUES (gen_random_uuid(), :id, 1, true, :until)",
+            id=hanging, until=now + flights.FLIGHT_LEASE - timedelta(seconds=2),
+        )  # fmt: skip
+    assert rows.claim(limit=5, now=now + timedelta(seconds=0.2)) == []
+    rows.run("DELETE FROM flights WHERE credential_id = :id", id=failed)
+    assert rows.claim(limit=5, now=now + timedelta(seconds=0.4)), "but its own have landed"
+
+
+def test_answers_that_take_long_are_no_messages_that_wait(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(1, credential, clock)
+    now = rows.now()
+    rows.claim(now=now)
+    with rows.database.transaction() as tx:
+        (batch,) = tx.execute(text("SELECT batch_id FROM flights")).scalars()
+        assert flights.unread(tx, now) == 1
+        assert flights.launch(tx, batch, now)
+        late = now + flights.FLIGHT_LEASE - timedelta(seconds=5)
+        assert flights.unread(tx, late) == 0
+        assert not flights.launch(tx, batch, late), "nor taken a second time"
+
+
+def test_releasing_locks_in_the_order_of_the_ids(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(2, credential, clock)
+    rows.claim()
+    low, high = (row[0] for row in rows.all("SELECT generation_id FROM polls ORDER BY 1"))
+
+    def release() -> None:
+        with rows.database.transaction() as tx:
+            due.release(tx, [(high, 1), (low, 1)], rows.now())
+
+    with ThreadPoolExecutor(1) as threads:
+        with rows.database.transaction() as tx:
+            lock = text("SELECT FROM polls WHERE generation_id = :id FOR UPDATE NOWAIT")
+            tx.execute(lock, {"id": low})
+            waiting = threads.submit(release)
+            until_waiting(rows)
+            tx.execute(lock, {"id": high})
+        waiting.result()
+    assert rows.all("SELECT DISTINCT fence, asked_at FROM polls") == [(0, None)]
+
+
+def until_waiting(rows: Rows) -> None:
+    ends = time.monotonic() + 8
+    while not rows.scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    ):
+        assert time.monotonic() < ends, "nobody waits for a lock"
+
+
+def test_the_sweep_of_lapsed_flights_waits_for_nobody(rows: Rows) -> None:
+    credential, clock = rows.credential("a"), rows.clock()
+    rows.polls(1, credential, clock)
+    now = rows.now()
+    rows.claim(now=now)
+    later = now + timedelta(minutes=1)
+    with rows.database.transaction() as landing:
+        landing.execute(text("DELETE FROM flights"))
+        with rows.database.transaction() as tx:
+            tx.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            assert flights.unread(tx, later) == 0
 
 
 def test_late_checks_get_only_what_the_others_leave(rows: Rows) -> None:
@@ -157,7 +273,7 @@ def test_two_claimers_never_get_the_same_poll(rows: Rows) -> None:
     def claimer() -> list[Claim]:
         start.wait()
         found = []
-        for _ in range(40):
+        while rows.scalar("SELECT EXISTS (SELECT FROM polls WHERE due_at <= :now)", now=now):
             found += rows.claim(limit=97, now=now)
         return found
 
@@ -195,13 +311,51 @@ def test_the_rate_holds_over_four_claimers_and_is_used(rows: Rows) -> None:
         assert window <= 400 * (1 + BURST) * 1.05
 
 
+def test_racing_claimers_keep_the_concurrency(rows: Rows) -> None:
+    credential, clock = rows.credential("narrow", concurrency=5), rows.clock()
+    rows.polls(600, credential, clock)
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(30):
+            start = threading.Barrier(6)
+
+            def claimer(start: threading.Barrier = start) -> None:
+                start.wait()
+                for _ in range(3):
+                    rows.claim()
+
+            for run in [threads.submit(claimer) for _ in range(6)]:
+                run.result()
+            assert rows.scalar("SELECT sum(asks) FROM flights") == 5
+            rows.run("DELETE FROM flights")
+
+
+@pytest.mark.parametrize("rate", [1, 2, 3, 5])
+def test_a_small_budget_is_used_and_never_exceeded(rows: Rows, rate: int) -> None:
+    credential, clock = rows.credential("slow", rate=rate, tokens=0), rows.clock()
+    rows.polls(400, credential, clock)
+    began, dice = rows.now(), random.Random(rate)
+    rows.run("UPDATE credentials SET refilled_at = :now", now=began)
+    at, taken = 0.0, []
+    while at < 40:
+        taken += [at] * len(rows.claim(now=began + timedelta(seconds=at)))
+        at += 0.2 + dice.uniform(0, 0.1)  # a look takes its time, and so does the tick
+    assert len(taken) >= 0.95 * rate * 40 - 1
+    for n, first in enumerate(taken):
+        assert sum(1 for other in taken[n:] if other < first + 10) <= 10 * rate * 1.05 + 1
+
+
 def test_the_plan_reads_indexes_alone(rows: Rows) -> None:
     clock = rows.clock()
     for i in range(20):
         rows.polls(5000, rows.credential(f"c{i}"), clock, due="interval '1 h' * (random() - 0.9)")
     rows.run("ANALYZE")
-    plans = [*_plans(rows, "force_custom_plan"), *_plans(rows, "force_generic_plan")]
-    assert len(plans) >= 10
+    found = [*_plans(rows, "force_custom_plan"), *_plans(rows, "force_generic_plan")]
+    ready, plans = [p for p in found if "LockRows" in p and "purse" not in p], [p for p in found if "purse" in p]
+    assert min(len(ready), len(plans)) >= 10
+    for plan in ready:
+        assert not re.search("Seq Scan on polls", plan), plan
+        assert "hashed SubPlan" not in plan, plan
+        assert "Scan using polls_due" in plan, plan
     for plan in plans:
         assert not re.search(r"Seq Scan on (polls|generations)", plan), plan
         assert "hashed SubPlan" not in plan, plan
@@ -225,8 +379,8 @@ def _plans(rows: Rows, mode: str) -> list[str]:
             tx.execute(text(f"SET LOCAL {name} = '{value}'"))
         now: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
         for _ in range(7):
-            due.claim(tx, batch=_uuid(tx), now=now, limit=200, longest=60.0, probe_waits=(60.0, 120.0))
-    return [plan for plan in found if "purse" in plan]
+            due.claim(tx, batch=_uuid(tx), now=now, limit=200, longest=60.0, most_slow=4, probe_waits=(60.0, 120.0))
+    return found
 
 
 def _uuid(tx: Any) -> Any:

@@ -44,7 +44,7 @@ def honoured(retry_after: float, roll: float = 0.0) -> float:
 
 def late_check(age: float, roll: float) -> float:
     """The wait between checks of a generation past its timeout: a tenth of its age, between 10 minutes and 2 hours."""
-    return spread(min(max(age / 10, 10 * MINUTE), 2 * HOUR), roll, by=0.1)
+    return min(max(spread(age / 10, roll, by=0.1), 10 * MINUTE), 2 * HOUR)
 
 
 def probe(probes: int) -> float:

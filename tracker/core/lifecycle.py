@@ -47,6 +47,7 @@ class Known(NamedTuple):
     answered_late: bool = False
     """Whether a well-formed answer came since the timeout: nothing is given up without one."""
     longest: float = 60.0
+    submitted_at: datetime | None = None
 
 
 class Decision(NamedTuple):
@@ -158,7 +159,7 @@ def _is_gone(known: Known, run: int, now: datetime) -> bool:
 
 
 def _late_wait(known: Known, now: datetime, roll: float) -> float:
-    return backoff.late_check((now - known.registered_at).total_seconds(), roll)
+    return backoff.late_check((now - (known.submitted_at or known.registered_at)).total_seconds(), roll)
 
 
 def _until(deadline: datetime, wait: float, now: datetime) -> float:

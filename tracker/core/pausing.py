@@ -18,6 +18,8 @@ FAILING = 20
 """So many answers in a row without a word from the provider (5xx, time-outs, broken connections) open the circuit: it is an outage."""
 CIRCUIT_LONGEST = 30.0
 """Seconds between two half-open probes at most: a recovery is noticed within this."""
+LIMITED_FIRST, LIMITED_LONGEST = 1.0, 30.0
+"""Seconds for which a 429 without Retry-After blocks: the first, doubling with each that follows at once, and the longest."""
 _SILENT = frozenset({ProblemCode.HTTP_ERROR, ProblemCode.TIMEOUT, ProblemCode.CONNECTION, ProblemCode.UNREADABLE})
 
 
@@ -34,6 +36,8 @@ class Health:
     blocked_until: datetime | None = None
     failing: int = 0
     """Answers in a row that showed an outage; from FAILING on the circuit is open, and one poll at a time is let through."""
+    limited: int = 0
+    """Blocks in a row for a 429 without Retry-After."""
 
 
 def judge(health: Health, answers: Iterable[tuple[UUID, Observation]], *, pending: int, now: datetime) -> Health:
@@ -50,22 +54,35 @@ def _after(health: Health, generation_id: UUID, answer: Observation, pending: in
         case Problem(code=ProblemCode.UNAUTHORIZED):
             return _refused(health, generation_id, answer, pending, now)
         case Problem(code=ProblemCode.RATE_LIMITED, retry_after=float() as wait):
-            until = now + timedelta(seconds=backoff.honoured(wait))
-            return replace(health, blocked_until=max(until, health.blocked_until or until))
+            return _blocked(health, backoff.honoured(wait), now)
+        case Problem(code=ProblemCode.RATE_LIMITED):
+            return _limited(health, now)
         case Seen() | Problem(code=ProblemCode.NOT_FOUND | ProblemCode.UNKNOWN_STATUS | ProblemCode.NO_OUTPUT):
             # The provider knew us: whatever it said of the task, the key is good.
-            return _well(health)
+            return _well(health, now)
         case Problem(code=code) if code in _SILENT:
             return _silent(health, now)
         case _:
             return health
 
 
-def _well(health: Health) -> Health:
-    if not (health.paused or health.refused or health.failing):
-        return health
-    # The circuit's own wait ends with the outage; a Retry-After that still runs does not.
-    return Health(blocked_until=None if health.failing >= FAILING else health.blocked_until)
+def _well(health: Health, now: datetime) -> Health:
+    if health.failing < FAILING and health.blocked_until and health.blocked_until > now:
+        # A block for too many requests still runs: this was asked before it.
+        return Health(blocked_until=health.blocked_until, limited=health.limited)
+    return Health()
+
+
+def _blocked(health: Health, seconds: float, now: datetime) -> Health:
+    until = now + timedelta(seconds=seconds)
+    return replace(health, blocked_until=max(until, health.blocked_until or until))
+
+
+def _limited(health: Health, now: datetime) -> Health:
+    if health.blocked_until and health.blocked_until > now:
+        return health  # this was asked before the block
+    wait = min(LIMITED_LONGEST, LIMITED_FIRST * 2.0 ** min(health.limited, 10))
+    return _blocked(replace(health, limited=min(health.limited + 1, 1000)), wait, now)
 
 
 def _silent(health: Health, now: datetime) -> Health:
@@ -74,8 +91,7 @@ def _silent(health: Health, now: datetime) -> Health:
     failing = min(health.failing + 1, 1000)
     if failing < FAILING:
         return replace(health, failing=failing)
-    until = now + timedelta(seconds=min(CIRCUIT_LONGEST, 2.0 ** min(failing - FAILING, 10)))
-    return replace(health, failing=failing, blocked_until=max(until, health.blocked_until or until))
+    return _blocked(replace(health, failing=failing), min(CIRCUIT_LONGEST, 2.0 ** min(failing - FAILING, 10)), now)
 
 
 def _refused(health: Health, generation_id: UUID, answer: Problem, pending: int, now: datetime) -> Health:

@@ -60,7 +60,7 @@ class Provider(Protocol):
     name: str
     default_base_url: str
     kinds: tuple[str, ...]
-    """Endpoint families that a registration may name in `kind`; empty where there is only one."""
+    """Endpoint families that a registration may name in `kind`, and one batch query asks about one of; empty where there is only one."""
     batch_size: int
     """How many ids one request can ask about; 0 where the provider has no batch query."""
 

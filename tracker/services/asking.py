@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
@@ -22,6 +22,10 @@ AT_ONCE = 500
 """Requests in flight per batch; the credentials' own bounds were kept by the claim."""
 DEADLINE = 15.0
 """Seconds for one answer, everything included. Relays that take longer are asked again later."""
+NO_BATCH_PATH = timedelta(days=1)
+"""A relay that says it has no batch path is tried for one again after this."""
+BATCH_PATH_FAILED = timedelta(minutes=5)
+"""A batch path that failed where a single question was answered is tried again after this: it may have been a hiccup."""
 SUSPICIOUS = frozenset({ProblemCode.HTTP_ERROR, ProblemCode.UNREADABLE})
 """Problems of a whole batch that may be the batch path's alone: one of its members, asked singly, tells."""
 
@@ -47,16 +51,14 @@ class Round:
 
     accounts: Mapping[int, Credential]
     now: Callable[[], datetime]
+    paid: Mapping[int, int]
+    """Requests that the claim paid for, by credential: no more are made at first."""
+    afford: Callable[[Mapping[int, int]], Mapping[int, int]]
+    """Pays for as many further requests as budgets allow, by credential; asked once all that was paid for is answered."""
     opened: dict[tuple[int, str], Account | Problem] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)
-    paid: Mapping[int, int] = field(default_factory=dict)
-    """Requests that the claim paid for, by credential."""
-    without_batch: set[int] = field(default_factory=set)
-    """Credentials whose relay turned out to have no (working) batch path."""
-    released: list[Asked] = field(default_factory=list)
-    """Claimed, but not asked about: asking them singly would break the budget. They are due again at once."""
-    extra: Counter[int] = field(default_factory=Counter)
-    """Requests made beyond what was paid for, by credential."""
+    without_batch: dict[int, timedelta] = field(default_factory=dict)
+    """Credentials whose relay has no batch path, or one that fails, and for how long to believe it."""
 
     def host(self, base_url: str) -> str:
         """`host:port` of an account: taken apart once, not for every question."""
@@ -72,8 +74,8 @@ class Asking:
     def __init__(self, vault: Vault, fetcher: Callable[[], Fetcher]) -> None:
         self._vault, self._fetcher = vault, fetcher
 
-    def observe(self, asked: Sequence[Asked], round_: Round) -> Iterator[list[Observed]]:
-        """What is seen of each, in slices as answers arrive; every generation is answered for once, or released."""
+    def observe(self, asked: Sequence[Asked], round_: Round) -> Generator[list[Observed], None, None]:
+        """What is seen of each, in slices as answers arrive. Whom no slice names was not asked: the budget did not reach so far."""
         askable: list[Asked] = []
         refused: list[Observed] = []
         for a in asked:
@@ -86,16 +88,19 @@ class Asking:
             yield refused
         errands = self._errands(askable, round_)
         while errands:
-            asks, errands = [self._ask(errand, round_) for errand in errands], []
+            asks, left_over = [self._ask(errand, round_) for errand in errands], []
             for answers in self._fetcher().fetch(asks, at_once=AT_ONCE):
                 slice_: list[Observed] = []
                 at = round_.now()
                 for answer in answers:
                     seen, left = self._read(answer, at, round_)
                     slice_ += seen
-                    errands += left
+                    left_over += left
                 if slice_:
                     yield slice_
+            errands, told = self._affordable(left_over, round_)
+            if told:
+                yield told
 
     def _account(self, a: Asked, round_: Round) -> Account | Problem:
         key = (a.credential_id, a.provider)
@@ -112,21 +117,36 @@ class Asking:
 
     @staticmethod
     def _errands(asked: Sequence[Asked], round_: Round) -> list[_Errand]:
-        def account_of(a: Asked) -> tuple[int, str, str]:
-            return a.credential_id, a.provider, a.kind or ""
+        """No more than the claim paid for: it counted neither families, nor on a batch path that is known to be missing by now."""
+        in_families = {name for name, provider in REGISTRY.items() if provider.kinds}
 
-        errands: list[_Errand] = []
+        def account_of(a: Asked) -> tuple[int, str, str]:
+            return a.credential_id, a.provider, (a.kind or "") if a.provider in in_families else ""
+
+        errands: defaultdict[int, list[_Errand]] = defaultdict(list)
         for (credential_id, provider, _), group in groupby(sorted(asked, key=account_of), key=account_of):
             members = list(group)
-            size = min(REGISTRY[provider].batch_size, round_.accounts[credential_id].batch_size)
-            if size > 1 and len(members) > 1:
-                errands += [_Errand(members[i : i + size], many=True) for i in range(0, len(members), size)]
-                continue
-            # The claim may have counted on a batch path that is known to be missing by now.
-            paid = round_.paid.get(credential_id, len(members))
-            errands += [_Errand([a]) for a in members[:paid]]
-            round_.released += members[paid:]
-        return errands
+            size = max(1, min(REGISTRY[provider].batch_size, round_.accounts[credential_id].batch_size))
+            parts = (members[i : i + size] for i in range(0, len(members), size))
+            errands[credential_id] += [_Errand(part, many=len(part) > 1) for part in parts]
+        return [e for credential_id, all_ in errands.items() for e in _first(all_, round_.paid.get(credential_id, 0))]
+
+    @staticmethod
+    def _affordable(left_over: list[_Errand], round_: Round) -> tuple[list[_Errand], list[Observed]]:
+        """Which of these may still be asked; and what a batch was answered with, where nobody can be asked whether it is so."""
+        if not left_over:
+            return [], []
+        granted = dict(round_.afford(Counter(errand.members[0].credential_id for errand in left_over)))
+        errands: list[_Errand] = []
+        told: list[Observed] = []
+        for errand in sorted(left_over, key=_turn):
+            credential_id = errand.members[0].credential_id
+            if granted.get(credential_id, 0) > 0:
+                granted[credential_id] -= 1
+                errands.append(errand)
+            elif errand.suspect is not None:
+                told += _told(errand.members, errand.suspect)
+        return errands, told
 
     def _ask(self, errand: _Errand, round_: Round) -> Ask:
         first = errand.members[0]
@@ -155,32 +175,44 @@ class Asking:
         if errand.suspect is None:
             return [observed], []
         if isinstance(observed[1], Seen):
-            round_.without_batch.add(first.credential_id)
-            round_.released += others
+            round_.without_batch.setdefault(first.credential_id, BATCH_PATH_FAILED)
             return [observed], []
-        said = errand.suspect
-        known: list[Observed] = [(a, said[a.task_id], b"") for a in others if a.task_id in said]
-        return [observed, *known], self._singly([a for a in others if a.task_id not in said], round_)
-
-    def _spread(
-        self, members: list[Asked], seen: Mapping[str, Observation] | None, round_: Round
-    ) -> tuple[list[Observed], list[_Errand]]:
-        if seen is None:
-            round_.without_batch.add(members[0].credential_id)
-            round_.released += members
-            return [], []
-        if all(_is_suspicious(o) for o in seen.values()):
-            round_.extra[members[0].credential_id] += 1
-            return [], [_Errand(members, suspect=seen)]
-        found: list[Observed] = [(a, seen[a.task_id], b"") for a in members if a.task_id in seen]
-        return found, self._singly([a for a in members if a.task_id not in seen], round_)
+        return [observed, *_told(others, errand.suspect)], _singly(others, errand.suspect)
 
     @staticmethod
-    def _singly(members: list[Asked], round_: Round) -> list[_Errand]:
-        """Ask for those that a batch left out; the budget is charged for it afterwards."""
-        for a in members:
-            round_.extra[a.credential_id] += 1
-        return [_Errand([a]) for a in members]
+    def _spread(
+        members: list[Asked], seen: Mapping[str, Observation] | None, round_: Round
+    ) -> tuple[list[Observed], list[_Errand]]:
+        if seen is None:
+            round_.without_batch[members[0].credential_id] = NO_BATCH_PATH
+            return [], []
+        if all(_is_suspicious(o) for o in seen.values()):
+            return [], [_Errand(sorted(members, key=_waited), suspect=seen)]
+        return _told(members, seen), _singly(members, seen)
+
+
+def _first(errands: list[_Errand], paid: int) -> list[_Errand]:
+    """As many as were paid for."""
+    return errands if len(errands) <= paid else sorted(errands, key=_turn)[:paid]
+
+
+def _turn(errand: _Errand) -> tuple[int, datetime]:
+    return min(map(_waited, errand.members))
+
+
+def _waited(a: Asked) -> tuple[int, datetime]:
+    """Sorts by turn: who did not fail comes first, and of these who waits longest, so that nobody always comes last."""
+    return a.known.failures, a.watched_at or a.clock_from
+
+
+def _told(members: list[Asked], seen: Mapping[str, Observation]) -> list[Observed]:
+    """What a batch answer says of its members."""
+    return [(a, seen[a.task_id], b"") for a in members if a.task_id in seen]
+
+
+def _singly(members: list[Asked], seen: Mapping[str, Observation]) -> list[_Errand]:
+    """Questions about those that a batch answer left out."""
+    return [_Errand([a]) for a in members if a.task_id not in seen]
 
 
 def _is_suspicious(observation: Observation) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -67,12 +67,14 @@ class Credentials:
                 there = None
             elif "base_url" in fields and fields["base_url"] != there.base_url and not force:
                 self._refuse_while_pending(tx, there, "changing base_url")
+            steered = there is not None and not POLLING.isdisjoint(fields)
             if there is not None:
                 fields.setdefault("providers", list(there.providers))
-            steered = there is not None and not POLLING.isdisjoint(fields)
-            if there is not None and steered:
-                # Whoever registers with it now waits for us, and then finds the new values.
-                credentials.lock(tx, there.id, against_use=True)
+                if fields.get("base_url", there.base_url) != there.base_url:
+                    fields |= _batching(fields["providers"])  # what one relay lacks another may have
+                if steered:
+                    # Whoever registers with it now waits for us, and then finds the new values.
+                    credentials.lock(tx, there.id, against_use=True)
             token, now = secrets.token_urlsafe(24), db.now(tx)
             stored = credentials.put(
                 tx, project_id=project_id, name=name, environment_provider=None, fields=fields, token=token, now=now
@@ -101,7 +103,7 @@ class Credentials:
         }
         if form.providers is not None:
             fields["providers"] = list(form.providers)
-            fields |= {"batch_size": min(providers.batch_sizes()[p] for p in form.providers), "no_batch_until": None}
+            fields |= _batching(form.providers)
         if "base_url" in sent:
             fields["base_url"] = form.base_url.rstrip("/") if form.base_url else None
         if form.api_key is not None:
@@ -264,6 +266,11 @@ class Credentials:
         if not found:
             raise NotFoundError("credential", name if provider is None else f"{name} of {provider}")
         return found
+
+
+def _batching(served: Sequence[str]) -> dict[str, Any]:
+    """How many ids one request can carry, as far as is known of an account that was never asked."""
+    return {"batch_size": min(providers.batch_sizes()[p] for p in served), "no_batch_until": None}
 
 
 def _words_in(body: bytes) -> Any:

@@ -13,6 +13,11 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 """Batches under way in one process. Almost all of them only wait: for the last answer of somebody slow."""
+MOST_SLOW = THREADS // 4
+"""Batches that may be open for long before those whose answers take so long have to wait: the others find threads then.
+
+An account shows itself within a second, in which some five batches leave.
+"""
 PATIENCE = 0.5
 """Seconds for which the caller stays with a batch; most are answered by then."""
 LOOK = 0.2

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from threading import Event, Lock
 from time import monotonic
+from typing import NamedTuple
 from uuid import UUID
 
 from tracker import bell
@@ -19,26 +21,33 @@ from tracker.core import backoff, ids
 from tracker.core.generation import State
 from tracker.core.lifecycle import Decision, decide
 from tracker.core.observation import Observation, Problem
-from tracker.services.asking import Asking, Round
+from tracker.services.asking import Asking, Observed, Round
+from tracker.services.crew import MOST_SLOW, PATIENCE
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
-from tracker.store import clocks, credentials, db, due, switches
+from tracker.store import clocks, credentials, db, due, flights, switches
 from tracker.store.db import Database
-from tracker.store.due import Asked
+from tracker.store.due import SHORTEST_CLAIM, Asked
 from tracker.store.taking import Signs
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Polls per claim and message. A message costs about 9 ms of Celery whatever it carries, so small ones are dear (measured)."""
-BATCH_PATH_FORGOTTEN = timedelta(days=1)
-"""After this a relay without a batch path is tried for one again."""
 SHIFT = 0.9
 """Seconds for which a tick goes on dispatching: the next one comes after one second."""
 PACE = 0.2
 """Seconds between two claims once nothing more is due: half of what a budget may save up, and little beside the gaps between polls."""
 CROWDED = 0.02
 """Seconds until the next try while enough batches wait for a worker."""
+
+
+class Portion(NamedTuple):
+    """What one claim gave. `wait` is how many seconds later the next one is worth while; None: not in this shift."""
+
+    batch: UUID
+    polls: Sequence[due.Claim]
+    wait: float | None
 
 
 class Polling:
@@ -62,7 +71,8 @@ class Polling:
         self._clock_providers: dict[int, str] = {}
         self._pause = Event()
         self._one_at_a_time = Lock()
-        self._unanswered: dict[UUID, Counter[int]] = {}
+        # By identity: of what is done for each poll, even the hash of a UUID is felt.
+        self._unanswered: dict[UUID, dict[int, Asked]] = {}
         self._signs = Signs()
 
     def dispatch(self, stay: float = 0.0) -> int:
@@ -73,37 +83,45 @@ class Polling:
         """
         self._bell.answered(bell.DISPATCH)
         sent, ends = 0, monotonic() + stay
-        while True:
-            claims = self._claim()
-            if claims and claims[1]:
-                sent += len(claims[1])
-                if not self._publish(*claims):
-                    break  # the broker is away: what is due waits in the database
-            if claims is None or len(claims[1]) < BATCH:
-                if monotonic() >= ends:
-                    break
-                self._pause.wait(CROWDED if claims is None else PACE)
+        while not self._bell.mute:
+            portion = self._claim()
+            if portion.polls and not self._publish(portion):
+                self._give_back(portion)
+                break  # the broker is away: what is due waits in the database
+            sent += len(portion.polls)
+            if portion.wait is None or (portion.wait and monotonic() >= ends):
+                break
+            self._pause.wait(portion.wait)
         return sent
 
-    def _publish(self, batch: UUID, polls: Sequence[due.Claim]) -> bool:
-        message = [str(batch), [[c.generation_id, c.fence] for c in polls]]
-        life = due.UNREAD_LEASE.total_seconds()
-        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(polls), expires=life)
+    def _publish(self, portion: Portion) -> bool:
+        message = [str(portion.batch), [[c.generation_id, c.fence] for c in portion.polls]]
+        life = flights.UNREAD_LEASE.total_seconds()
+        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(portion.polls), expires=life)
 
-    def _claim(self) -> tuple[UUID, list[due.Claim]] | None:
+    def _claim(self) -> Portion:
         with self._database.transaction() as tx:
             now = db.now(tx)
-            if "polls" in switches.stopped(tx) or due.unread(tx, now) >= 2 * self._slots:
-                return None
             batch = ids.uuid7(now)
-            claims = due.claim(
-                tx, batch=batch, now=now, limit=BATCH, longest=self._longest, probe_waits=backoff.PAUSE_SCHEDULE
-            )
-            if claims:
+            if "polls" in switches.stopped(tx):
+                return Portion(batch, (), None)
+            if flights.unread(tx, now) >= 2 * self._slots:
+                return Portion(batch, (), CROWDED)
+            polls = due.claim(
+                tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_slow=MOST_SLOW * self._slots,
+                probe_waits=backoff.PAUSE_SCHEDULE,
+            )  # fmt: skip
+            if polls:
                 self._signs.sent(tx, now)
-            if any(c.clock_id not in self._clock_providers for c in claims):
+            if any(c.clock_id not in self._clock_providers for c in polls):
                 self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
-            return batch, claims
+            return Portion(batch, polls, 0.0 if len(polls) == BATCH else PACE)
+
+    def _give_back(self, portion: Portion) -> None:
+        """Nobody will ask about these: they are due again at once."""
+        with self._database.transaction() as tx:
+            if flights.withdraw(tx, portion.batch):
+                due.release(tx, [(UUID(c.generation_id), c.fence) for c in portion.polls], db.now(tx))
 
     def _story(self, claims: Sequence[due.Claim]) -> str:
         counted = Counter(self._clock_providers.get(c.clock_id, "?") for c in claims)
@@ -116,47 +134,72 @@ class Polling:
         """
         with self._database.transaction() as tx:
             started, clock = db.now(tx), monotonic()
-            if not due.launch(tx, batch, started):
+            if not flights.launch(tx, batch, started):
                 return 0
             asked = due.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
-            paid = due.paid(tx, batch)
+            paid = flights.paid(tx, batch)
             self._signs.taken(tx, started)
-        round_ = Round(accounts, lambda: started + timedelta(seconds=monotonic() - clock), paid=paid)
-        left = self._unanswered[batch] = Counter(a.credential_id for a in asked)
+        round_ = Round(
+            accounts,
+            lambda: started + timedelta(seconds=monotonic() - clock),
+            paid,
+            lambda wanted: self._afford(batch, wanted, round_.now()),
+        )
+        left = self._unanswered[batch] = {id(a): a for a in asked}
+        again = SHORTEST_CLAIM  # until all went well: whatever went wrong must not go wrong again at once, and for ever
         try:
-            for slice_ in self._asking.observe(asked, round_):
-                with self._one_at_a_time:
-                    left.subtract(observed[0].credential_id for observed in slice_)
-                    now = round_.now()
-                    self._recording.record([self._judge(*observed, now) for observed in slice_], now, accounts)
+            with closing(self._asking.observe(asked, round_)) as slices:
+                for slice_ in slices:
+                    with self._one_at_a_time:
+                        self._record(slice_, left, round_)
+                        if monotonic() - clock > PATIENCE and len(accounts) > 1:
+                            self._let_go(batch, {observed[0].credential_id for observed in slice_})
+            again = 0.0
         finally:
             del self._unanswered[batch]
             with self._one_at_a_time:
-                self._land(batch, round_)
+                self._land(batch, round_, left.values(), again)
         return len(asked)
+
+    def _record(self, slice_: Sequence[Observed], left: dict[int, Asked], round_: Round) -> None:
+        for observed in slice_:
+            del left[id(observed[0])]
+        now = round_.now()
+        self._recording.record([self._judge(*observed, now) for observed in slice_], now, round_.accounts)
+
+    def _afford(self, batch: UUID, wanted: Mapping[int, int], now: datetime) -> Mapping[int, int]:
+        with self._database.transaction() as tx:
+            return flights.afford(tx, batch, wanted, now)
 
     def make_room(self, batch: UUID) -> None:
         """Let the budgets know how much of a batch is answered, while its slowest members keep it from its end."""
         with self._one_at_a_time:
-            left = {
-                credential_id: count for credential_id, count in self._unanswered.get(batch, {}).items() if count > 0
-            }
-            if left:
-                with self._database.transaction() as tx:
-                    due.partly_land(tx, batch, left)
+            self._partly_land(batch, self._left(batch))
 
-    def _land(self, batch: UUID, round_: Round) -> None:
-        """The batch is over: settle its account with the budgets, and let go of what was not asked about."""
+    def _let_go(self, batch: UUID, answered: set[int]) -> None:
+        """Accounts with nothing left in a batch must not look slow because of others in it."""
+        left = self._left(batch)
+        if not answered <= left.keys():
+            self._partly_land(batch, left)
+
+    def _left(self, batch: UUID) -> Counter[int]:
+        return Counter(a.credential_id for a in self._unanswered.get(batch, {}).values())
+
+    def _partly_land(self, batch: UUID, left: Counter[int]) -> None:
+        if left:
+            with self._database.transaction() as tx:
+                flights.partly_land(tx, batch, left)
+
+    def _land(self, batch: UUID, round_: Round, left: Collection[Asked], again: float) -> None:
+        """The batch is over: what was learned of accounts and clocks is kept, and what it has left is due `again` in so many seconds."""
         with self._learning.handing_over() as evidence, self._database.transaction() as tx:
-            for credential_id in sorted(round_.without_batch | round_.extra.keys()):
-                credentials.charge(tx, credential_id, round_.extra[credential_id])
-                if credential_id in round_.without_batch:
-                    credentials.no_batch(tx, credential_id, round_.now() + BATCH_PATH_FORGOTTEN)
-                    log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
+            for credential_id, lasts in sorted(round_.without_batch.items()):
+                credentials.no_batch(tx, credential_id, round_.now() + lasts)
+                log.info("credential %s: no working batch path; asking singly", round_.accounts[credential_id].name)
             clocks.append(tx, evidence)
-            due.release(tx, [(a.id, a.fence) for a in round_.released], round_.now())
-            due.land(tx, batch)
+            due.release(tx, [(a.id, a.fence) for a in left], round_.now() + timedelta(seconds=again))
+            flights.land(tx, batch)
 
     def _judge(self, a: Asked, seen: Observation, body: bytes, now: datetime) -> Judged:
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret

@@ -6,7 +6,7 @@ Compare-and-set: a slice writes only what is still as it was when it was decided
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -193,7 +193,8 @@ class Recording:
             if locked is None:
                 return 0
             pending = _pending(tx, slice_, credential_id)
-            health = pausing.judge(locked.health, _answers(slice_, credential_id), pending=pending, now=now)
+            answers = _answers(slice_, credential_id, locked.refused)
+            health = pausing.judge(locked.health, answers, pending=pending, now=now)
             return 0 if health == locked.health else change_health(tx, locked, health, now)
 
 
@@ -211,8 +212,18 @@ def _accounts(slice_: Sequence[Judged]) -> set[int]:
     return {j.asked.credential_id for j in slice_}
 
 
-def _answers(slice_: Sequence[Judged], credential_id: int) -> list[tuple[UUID, Observation]]:
-    return [(j.asked.id, j.seen) for j in slice_ if j.asked.credential_id == credential_id]
+def _answers(slice_: Sequence[Judged], credential_id: int, refused: Collection[UUID]) -> list[tuple[UUID, Observation]]:
+    """What the provider answered, each answer once, however many generations it was about.
+
+    It counts for one of them that was not `refused` before: refusals of different generations are what tells about a key.
+    """
+    found: dict[int, tuple[UUID, Observation]] = {}
+    for j in slice_:
+        if j.asked.credential_id == credential_id:
+            known = found.get(id(j.seen))
+            if known is None or (known[0] in refused and j.asked.id not in refused):
+                found[id(j.seen)] = j.asked.id, j.seen
+    return list(found.values())
 
 
 def _pending(tx: Transaction, slice_: Sequence[Judged], credential_id: int) -> int:

@@ -34,9 +34,10 @@ class Upkeep:
         self._price, self._kept = price, kept
 
     def tick(self) -> None:
-        """The safety net under every ring: what is due is rung for, whoever forgot to."""
+        """The safety net under every ring: what is due is rung for, whoever forgot to. Relays get another try at batches."""
         with self._database.transaction() as tx:
             now = db.now(tx)
+            credentials.batch_again(tx, now, batch_sizes())
             silence = db.beat(tx, TICK, now)
             if silence is not None and silence > DOWN:
                 moved = schedule.extend_deadlines(tx, silence, now)
@@ -65,13 +66,12 @@ class Upkeep:
             return clocks.fold(tx, price=self._price, now=db.now(tx))
 
     def sweep(self) -> int:
-        """Forget answers kept for idempotency keys that are old enough; returns how many. Relays get another try at batches.
+        """Forget answers kept for idempotency keys that are old enough; returns how many.
 
         Deliveries that ended long ago go too, with their attempts.
         """
         self._forget_deliveries()
         with self._database.transaction() as tx:
-            credentials.batch_again(tx, db.now(tx), batch_sizes())
             return idempotency.sweep(tx, db.now(tx))
 
     def _forget_deliveries(self) -> None:

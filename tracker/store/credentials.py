@@ -34,6 +34,7 @@ class Credential:
     probe_at: datetime | None
     blocked_until: datetime | None
     failing: int
+    limited: int
     requests_per_second: float
     concurrency: int
     batch_size: int
@@ -48,8 +49,8 @@ class Credential:
         """What `pausing.judge` needs to know."""
         paused = self.state == "paused"
         return Health(
-            paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until, self.failing
-        )
+            paused, self.paused_reason, self.refused, self.probes, self.probe_at, self.blocked_until, self.failing, self.limited,
+        )  # fmt: skip
 
 
 def _credential(row: Any) -> Credential:
@@ -150,37 +151,31 @@ def write_health(tx: Transaction, credential_id: int, health: Health, paused_at:
     tx.execute(
         text(
             "UPDATE credentials SET state = :state, paused_reason = :reason, paused_at = :paused_at, refused = :refused,"
-            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until, failing = :failing WHERE id = :id"
+            " probes = :probes, probe_at = :probe_at, blocked_until = :blocked_until, failing = :failing,"
+            " limited = :limited WHERE id = :id"
         ),
         {
             "id": credential_id, "state": "paused" if health.paused else "active", "reason": health.reason,
             "paused_at": paused_at, "refused": list(health.refused), "probes": health.probes, "probe_at": health.probe_at,
             "blocked_until": health.blocked_until, "failing": health.failing,
+            "limited": health.limited,
         },
     )  # fmt: skip
 
 
-def charge(tx: Transaction, credential_id: int, requests: int) -> None:
-    """Take requests from the budget that were made beyond what the claim paid for."""
-    if requests:
-        tx.execute(
-            text("UPDATE credentials SET tokens = tokens - :requests WHERE id = :id"),
-            {"id": credential_id, "requests": requests},
-        )
-
-
 def no_batch(tx: Transaction, credential_id: int, until: datetime) -> None:
-    """Remember that this relay has no batch path."""
+    """Remember that this relay has no working batch path; what was believed for longer stays believed."""
     tx.execute(
-        text("UPDATE credentials SET no_batch_until = :until, batch_size = 1 WHERE id = :id"),
+        text("UPDATE credentials SET no_batch_until = greatest(no_batch_until, :until), batch_size = 1 WHERE id = :id"),
         {"id": credential_id, "until": until},
     )
 
 
 def batch_again(tx: Transaction, now: datetime, sizes: dict[str, int]) -> None:
-    """Try accounts whose relay had no batch path for one again; `sizes` are the providers' batch sizes."""
+    """Try accounts whose relay had no batch path for one again; `sizes` are the providers' batch sizes. Waits for nobody."""
     rows = tx.execute(
-        text("SELECT id, providers FROM credentials WHERE no_batch_until <= :now FOR UPDATE"), {"now": now}
+        text("SELECT id, providers FROM credentials WHERE no_batch_until <= :now FOR NO KEY UPDATE SKIP LOCKED"),
+        {"now": now},
     )
     for row in rows.all():
         size = min((sizes.get(provider, 1) for provider in row.providers), default=1)

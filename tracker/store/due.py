@@ -6,7 +6,7 @@ with rows of a paused or throttled credential. Each credential brings its own al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,21 +17,19 @@ from tracker.core.generation import State
 from tracker.core.lifecycle import Known
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
+from tracker.store import schedule
 from tracker.store.db import Transaction
+from tracker.store.flights import FLIGHT_LEASE, HAVE, UNREAD_LEASE
 from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
-BURST = 0.4
-"""Seconds of a credential's rate that may be saved up: in any 10 s at most 4 % more than the rate is asked."""
-UNREAD_LEASE = timedelta(seconds=15)
-"""A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
 MOST_COUNTED = 500
 """Due polls that are counted behind a claim, which costs 1 us each; more of them are taken for an overload at any rate."""
-FLIGHT_LEASE = timedelta(seconds=45)
-"""After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
+SLOW = timedelta(seconds=1)
+"""A batch that is open for longer keeps somebody busy who could see others through."""
 
 _AGE = "extract(epoch FROM CAST(:now AS timestamptz) - p.clock_from)::float8"
 _POSITION = (
@@ -49,27 +47,39 @@ _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane =
                                      * coalesce((SELECT s.stretch FROM strained s WHERE s.id = p.credential_id), 1),
                                      extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
 
+# Locked before the claim, in a statement of its own: the claim then sees the flights of whoever held them before us.
+READY = """
+SELECT c.id FROM credentials c
+ WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
+   AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
+             (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
+   FOR NO KEY UPDATE OF c SKIP LOCKED"""
+# `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts.
+
 # Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. But only where
 # the budget binds, and the lag counts no further than it takes to let through what is due: a pause or a stand-still leaves a lag, too.
 CLAIM = f"""
-WITH purse AS MATERIALIZED (
-    SELECT c.id, c.state = 'paused' AS probing,
-           least(greatest(c.requests_per_second * {BURST}, 1),
-                 c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8 AS have,
-           c.concurrency
-           - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS room,
+WITH slow AS MATERIALIZED (
+    SELECT count(DISTINCT batch_id) AS batches FROM flights WHERE taken AND until > :now AND until < :slow),
+purse AS MATERIALIZED (
+    SELECT c.id, c.state = 'paused' AS probing, {HAVE} AS have, c.concurrency - f.asks AS room, f.asks AS flying,
+           (f.slow OR f.asks > 0 AND c.failing > 0) AND (SELECT batches FROM slow) >= :most_slow AS hanging,
            c.batch_size AS size, c.failing, c.requests_per_second AS rate,
            greatest(extract(epoch FROM CAST(:now AS timestamptz) - (
                SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
-      FROM credentials c
-     WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
-       AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
-                 (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
-     ORDER BY c.refilled_at
-       FOR NO KEY UPDATE OF c SKIP LOCKED),
+      FROM credentials c CROSS JOIN LATERAL (
+           SELECT coalesce(sum(f.asks), 0) AS asks, coalesce(bool_or(f.taken AND f.until < :slow), false) AS slow
+             FROM flights f WHERE f.credential_id = c.id AND f.until > :now) f
+     WHERE c.id = ANY (:held)
+     ORDER BY c.refilled_at),
 able AS MATERIALIZED (
-    SELECT id, have, probing, size, rate, lag, probing OR failing >= :failing AS careful, greatest(:n / count(*) OVER (), 5) AS share,
-           greatest(CASE WHEN probing OR failing >= :failing THEN least(1, room) ELSE least(floor(have), room) * size END, 0) AS could
+    SELECT id, have, probing, size, rate, lag, hanging OR probing OR failing >= :failing AS careful,
+           greatest(:n / count(*) OVER (), 5) AS share,
+           greatest(CASE WHEN hanging THEN 0
+                         WHEN probing THEN least(1, room)
+                         -- The circuit is half open: nobody is asked before it is known what became of the last question.
+                         WHEN failing >= :failing THEN (flying = 0)::int
+                         ELSE least(floor(have), room) * size END, 0) AS could
       FROM purse),
 allowed AS MATERIALIZED (
     SELECT id, have, probing, size, rate, lag, careful, could,
@@ -114,7 +124,7 @@ UPDATE polls p
  WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
 RETURNING CAST(p.generation_id AS text), p.fence, p.clock_id"""
 # `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
-# `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts. Who was served last is last in turn.
+# Who was served last is last in turn.
 
 
 class Claim(NamedTuple):
@@ -126,13 +136,22 @@ class Claim(NamedTuple):
 
 
 def claim(
-    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, probe_waits: Sequence[float]
-) -> list[Claim]:
-    """Claim up to `limit` due polls within every credential's budget, and move each to its next time."""
+    tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, most_slow: int, probe_waits: Sequence[float],
+) -> list[Claim]:  # fmt: skip
+    """Claim up to `limit` due polls within every credential's budget, and move each to its next time.
+
+    While `most_slow` batches are open for long, credentials whose answers take long or fail wait for their own flights to land.
+    """
+    held = list(tx.execute(text(READY), {"now": now}).scalars())
+    if not held:
+        return []
     rows = tx.execute(
         text(CLAIM),
         {
             "now": now,
+            "held": held,
+            "most_slow": most_slow,
+            "slow": now + FLIGHT_LEASE - SLOW,
             "n": limit,
             "batch": batch,
             "longest": longest,
@@ -145,56 +164,21 @@ def claim(
     return [Claim(*row) for row in rows.all()]
 
 
-def paid(tx: Transaction, batch: UUID) -> dict[int, int]:
-    """How many requests a batch's claim paid for, by credential."""
-    rows = tx.execute(text("SELECT credential_id, asks FROM flights WHERE batch_id = :batch"), {"batch": batch})
-    return {row.credential_id: row.asks for row in rows}
+def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], at: datetime) -> None:
+    """Make claimed polls due again that were not asked about, at `at` or sooner; the look that did not take place is forgotten.
 
-
-def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], now: datetime) -> None:
-    """Make claimed polls due again that were not asked about; the look that did not take place is forgotten."""
+    So is its claim: the fence goes back by one, since it counts polls. Only who holds the claim may do so, and must not use it again.
+    """
     if claims:
+        schedule.hold(tx, [key for key, _ in claims])
         tx.execute(
             text(
-                "UPDATE polls p SET due_at = :now, asked_at = p.watched_at"
+                "UPDATE polls p SET due_at = least(p.due_at, :at), asked_at = p.watched_at, fence = p.fence - 1"
                 " FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[])) AS c (id, fence)"
                 " WHERE p.generation_id = c.id AND p.fence = c.fence"
             ),
-            {"now": now, "ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
+            {"at": at, "ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
         )
-
-
-def land(tx: Transaction, batch: UUID) -> None:
-    """The batch is answered: its requests are no longer in flight."""
-    tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})
-
-
-def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
-    """A part of the batch is answered: of each credential no more than these requests are in flight."""
-    tx.execute(
-        text(
-            "WITH l AS (SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[])) AS l (id, asks)),"
-            " kept AS (UPDATE flights f SET asks = least(f.asks, l.asks) FROM l WHERE f.batch_id = :batch AND f.credential_id = l.id)"
-            " DELETE FROM flights f WHERE f.batch_id = :batch AND f.credential_id <> ALL (:ids)"
-        ),
-        {"batch": batch, "ids": list(left), "asks": list(left.values())},
-    )
-
-
-def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
-    """A worker has taken the batch; False when its message is late, or came a second time."""
-    taken = tx.execute(
-        text("UPDATE flights SET until = :until WHERE batch_id = :batch AND until > :now AND until <= :unread"),
-        {"batch": batch, "now": now, "until": now + FLIGHT_LEASE, "unread": now + UNREAD_LEASE},
-    )
-    return taken.rowcount > 0
-
-
-def unread(tx: Transaction, now: datetime) -> int:
-    """How many batches wait to be taken; lapsed ones are swept. Those under way do not count: their worker may be dead."""
-    tx.execute(text("DELETE FROM flights WHERE until <= :now"), {"now": now})
-    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE until <= :unread")
-    return int(tx.execute(waiting, {"unread": now + UNREAD_LEASE}).scalar_one())
 
 
 class Asked(NamedTuple):
@@ -218,7 +202,8 @@ class Asked(NamedTuple):
 ASKED = """
     SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
            g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
-           p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest
+           p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest,
+           g.submitted_at
       FROM unnest(CAST(%s AS uuid[]), CAST(%s AS int[])) AS a (id, fence)
       JOIN polls p ON p.generation_id = a.id AND p.fence = a.fence
       JOIN generations g ON g.id = a.id"""
@@ -243,11 +228,12 @@ def _asked(row: Any, longest: float) -> Asked:
     (
         key, provider, credential_id, task_id, kind, state, provider_status, outputs, registered_at, give_up_at,
         timeout_at, fence, failures, problem_code, problem_run, answered_late, clock_id, clock_from, watched_at, asked_at,
-        due_at, progress, price, own_longest,
+        due_at, progress, price, own_longest, submitted_at,
     ) = row  # fmt: skip
     known = Known(
         _STATES[state], registered_at, timeout_at, give_up_at, provider_status, progress,
         outputs_from(outputs) if outputs else (), failures, problem_code, problem_run, answered_late, own_longest or longest,
+        submitted_at,
     )  # fmt: skip
     return Asked(
         key, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,

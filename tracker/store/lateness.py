@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from tracker.core.circuit import OPENS
 from tracker.core.pausing import FAILING
-from tracker.store import due, sending
+from tracker.store import flights, sending
 from tracker.store.db import Transaction
 
 RECENTLY = timedelta(seconds=10)
@@ -49,13 +49,12 @@ class Lane:
     """Deliveries of a replay that wait: they go one by one, and are late by their nature."""
 
 
-_PURSE = (
-    "least(greatest({rate} * {burst}, 1), {t}.tokens + {rate} * extract(epoch FROM :now - {t}.refilled_at))::float8"
-)
+_PURSE = f"""least(greatest(n.rate_limit * {sending.BURST}, 1),
+             r.tokens + n.rate_limit * extract(epoch FROM :now - r.refilled_at))::float8"""
 _ACCOUNTS = f"""
 SELECT c.name || ' (' || array_to_string(c.providers, ', ') || ')' || CASE j.name WHEN 'default' THEN '' ELSE ' of ' || j.name END AS name,
        c.state = 'paused' AS paused, c.blocked_until AS until, c.failing, c.requests_per_second AS rate, c.concurrency AS cap,
-       c.tokens, c.refilled_at, {_PURSE.format(rate="c.requests_per_second", burst=due.BURST, t="c")} AS have,
+       c.tokens, c.refilled_at, {flights.HAVE} AS have,
        coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id AND f.until > :now), 0) AS flying, 0 AS replayed,
        extract(epoch FROM :now - (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0)) AS late
   FROM credentials c JOIN projects j ON j.id = c.project_id
@@ -66,7 +65,7 @@ WITH due AS MATERIALIZED (
       FROM deliveries WHERE state = 'pending' AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now) GROUP BY 1)
 SELECT coalesce(n.url, r.host) AS name, false AS paused,
        greatest(r.quiet_until, r.asked_until) AS until, r.failing, n.rate_limit AS rate, r.in_flight_cap AS cap,
-       r.tokens, r.refilled_at, {_PURSE.format(rate="n.rate_limit", burst=sending.BURST, t="r")} AS have, due.replayed,
+       r.tokens, r.refilled_at, {_PURSE} AS have, due.replayed,
        (SELECT count(*) FROM deliveries d WHERE d.receiver_id = r.id AND d.lease_until > :now) AS flying,
        extract(epoch FROM :now - due.oldest) AS late
   FROM due JOIN receivers r ON r.id = due.receiver_id LEFT JOIN endpoints n ON n.id = r.endpoint_id
@@ -115,7 +114,7 @@ def lease(tx: Transaction, generation_id: UUID, now: datetime) -> Lease | None:
     """The flight that a generation's latest claim belongs to, while it is under way."""
     rows = tx.execute(
         text(
-            "SELECT f.batch_id, f.until, p.asked_at FROM polls p JOIN flights f ON f.credential_id = p.credential_id AND f.until > :now"
+            "SELECT f.batch_id, f.until, f.taken, p.asked_at FROM polls p JOIN flights f ON f.credential_id = p.credential_id AND f.until > :now"
             " WHERE p.generation_id = :id AND p.asked_at IS NOT NULL"
         ),
         {"id": generation_id, "now": now},
@@ -123,5 +122,5 @@ def lease(tx: Transaction, generation_id: UUID, now: datetime) -> Lease | None:
     for row in rows:
         # A batch is named and its polls are claimed at one moment, which stands in both.
         if row.batch_id.int >> 80 == int(row.asked_at.timestamp() * 1000):
-            return Lease(row.asked_at, row.until, row.until > row.asked_at + due.UNREAD_LEASE)
+            return Lease(row.asked_at, row.until, row.taken)
     return None

@@ -80,6 +80,7 @@ credentials = Table(
     Column("probe_at", Time),
     Column("blocked_until", Time),
     Column("failing", SmallInteger, nullable=False, server_default="0"),
+    Column("limited", SmallInteger, nullable=False, server_default="0"),
     Column("requests_per_second", REAL, nullable=False, server_default="20"),
     Column("concurrency", Integer, nullable=False, server_default="50"),
     Column("tokens", Double, nullable=False, server_default="0"),

@@ -137,6 +137,8 @@ flights = Table(
     Column("batch_id", Uuid, nullable=False),
     Column("credential_id", Integer, ForeignKey("credentials.id", ondelete="CASCADE"), nullable=False),
     Column("asks", Integer, nullable=False),
+    # Whether a worker has taken the batch from the broker.
+    Column("taken", Boolean, nullable=False, server_default="false"),
     # A batch whose worker died counts no longer once this has passed.
     Column("until", Time, nullable=False),
     PrimaryKeyConstraint("batch_id", "credential_id"),

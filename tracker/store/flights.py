@@ -1,0 +1,129 @@
+"""What is in flight at the providers, batch by batch, and what an account can afford.
+
+A budget is tokens and room: tokens refill with time, room is what the account's concurrency leaves beside all flights. The claim spends
+both for whole batches; whoever asks for more has to ask here first. Credentials are locked before flights, in the order of their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+
+from tracker.store.db import Transaction
+
+BURST = 0.4
+"""Seconds of a credential's rate that may be saved up, besides one request: in any 10 s at most 4 % more than the rate is asked."""
+UNREAD_LEASE = timedelta(seconds=15)
+"""A batch message that nobody took within this is void: it was lost, or its polls are due again."""
+FLIGHT_LEASE = timedelta(seconds=45)
+"""After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
+
+HAVE = f"""least(c.requests_per_second * {BURST} + 1,
+                 c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8"""
+"""A credential's tokens at this moment. One whole request can always be saved up, however slow the account is."""
+
+
+def paid(tx: Transaction, batch: UUID) -> dict[int, int]:
+    """How many requests a batch's claim paid for, by credential."""
+    rows = tx.execute(text("SELECT credential_id, asks FROM flights WHERE batch_id = :batch"), {"batch": batch})
+    return {row.credential_id: row.asks for row in rows}
+
+
+def afford(tx: Transaction, batch: UUID, wanted: Mapping[int, int], now: datetime) -> dict[int, int]:
+    """Take tokens and room for questions that a batch has left over, now that all its others are answered; returns how many, by credential.
+
+    Nobody in debt gets anything; who is not gets one at least: a slow account saves up too little to pay for a batch and a question
+    that follows from it.
+    """
+    _hold_credentials(tx, wanted)
+    rows = tx.execute(
+        text(
+            f"""
+            WITH purse AS MATERIALIZED (
+                SELECT c.id, w.asks, {HAVE} AS have,
+                       c.concurrency - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id
+                                                    AND f.until > :now AND f.batch_id <> :batch), 0) AS room
+                  FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[])) AS w (id, asks) JOIN credentials c ON c.id = w.id),
+            granted AS MATERIALIZED (
+                SELECT id, have,
+                       greatest(least(asks, room, CASE WHEN have < 0 THEN 0 ELSE greatest(floor(have), 1) END), 0)::int AS asks
+                  FROM purse),
+            spent AS (
+                UPDATE credentials c SET tokens = g.have - g.asks, refilled_at = :now FROM granted g WHERE c.id = g.id),
+            flown AS (
+                UPDATE flights f SET asks = g.asks, until = :until
+                  FROM granted g WHERE f.batch_id = :batch AND f.credential_id = g.id)
+            SELECT id, asks FROM granted"""
+        ),
+        {
+            "batch": batch,
+            "now": now,
+            "until": now + FLIGHT_LEASE,
+            "ids": list(wanted),
+            "asks": list(wanted.values()),
+        },
+    )
+    return {row.id: row.asks for row in rows}
+
+
+def withdraw(tx: Transaction, batch: UUID) -> bool:
+    """Take back a batch that nobody will ask: its budget is not spent. False when a worker has taken it after all."""
+    _hold_credentials(tx, paid(tx, batch))
+    withdrawn = tx.execute(
+        text(
+            "WITH gone AS (DELETE FROM flights WHERE batch_id = :batch AND NOT taken RETURNING credential_id, asks)"
+            " UPDATE credentials c SET tokens = c.tokens + gone.asks FROM gone WHERE c.id = gone.credential_id"
+        ),
+        {"batch": batch},
+    )
+    return withdrawn.rowcount > 0
+
+
+def _hold_credentials(tx: Transaction, ids: Collection[int]) -> None:
+    # In a statement of its own: the next one then sees the flights of whoever held them before us.
+    tx.execute(
+        text("SELECT FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"), {"ids": sorted(ids)}
+    )
+
+
+def land(tx: Transaction, batch: UUID) -> None:
+    """The batch is answered: its requests are no longer in flight."""
+    tx.execute(text("DELETE FROM flights WHERE batch_id = :batch"), {"batch": batch})
+
+
+def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
+    """A part of the batch is answered: of each credential no more than these requests are in flight."""
+    tx.execute(
+        text(
+            "WITH l AS (SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[])) AS l (id, asks)),"
+            " kept AS (UPDATE flights f SET asks = least(f.asks, l.asks) FROM l WHERE f.batch_id = :batch AND f.credential_id = l.id)"
+            " DELETE FROM flights f WHERE f.batch_id = :batch AND f.credential_id <> ALL (:ids)"
+        ),
+        {"batch": batch, "ids": list(left), "asks": list(left.values())},
+    )
+
+
+def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
+    """A worker has taken the batch; False when its message is late, or came a second time."""
+    taken = tx.execute(
+        text("UPDATE flights SET taken = true, until = :until WHERE batch_id = :batch AND NOT taken AND until > :now"),
+        {"batch": batch, "now": now, "until": now + FLIGHT_LEASE},
+    )
+    return taken.rowcount > 0
+
+
+def unread(tx: Transaction, now: datetime) -> int:
+    """How many batches wait to be taken; lapsed ones are swept. Those under way do not count: their worker may be dead."""
+    # What somebody else is about to remove is left to him: nobody waits crosswise.
+    tx.execute(
+        text(
+            "DELETE FROM flights WHERE (batch_id, credential_id) IN"
+            " (SELECT batch_id, credential_id FROM flights WHERE until <= :now FOR UPDATE SKIP LOCKED)"
+        ),
+        {"now": now},
+    )
+    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE NOT taken AND until > :now")
+    return int(tx.execute(waiting, {"now": now}).scalar_one())
