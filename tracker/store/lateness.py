@@ -114,7 +114,8 @@ def lease(tx: Transaction, generation_id: UUID, now: datetime) -> Lease | None:
     """The flight that a generation's latest claim belongs to, while it is under way."""
     rows = tx.execute(
         text(
-            "SELECT f.batch_id, f.until, f.taken, p.asked_at FROM polls p JOIN flights f ON f.credential_id = p.credential_id AND f.until > :now"
+            "SELECT f.batch_id, f.until, f.taken, p.asked_at"
+            " FROM polls p JOIN flights f ON f.credential_id = p.credential_id AND f.until > :now"
             " WHERE p.generation_id = :id AND p.asked_at IS NOT NULL"
         ),
         {"id": generation_id, "now": now},
