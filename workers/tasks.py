@@ -6,6 +6,7 @@ from uuid import UUID
 
 from tracker import bell
 from tracker.services.polling import SHIFT
+from tracker.store.due import Bundle
 from workers.app import Patient, app, services
 
 
@@ -23,9 +24,9 @@ def dispatch() -> None:
 
 
 @app.task(base=Patient, name=bell.ASK)
-def ask(batch: str, claims: list[tuple[str, int]]) -> None:
+def ask(batch: str, ids: str, fences: str) -> None:
     """Ask about one claimed batch. What hangs is left to a thread of this process, and the rest makes room for others."""
-    key = UUID(batch)
+    key, claims = UUID(batch), Bundle(ids, fences)
     if not services().crew.see_through(lambda: services().polling.ask(key, claims)):
         services().polling.make_room(key)
 

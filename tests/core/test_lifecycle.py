@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tracker.core.generation import ErrorCode, Failure, Output, State
-from tracker.core.lifecycle import FINAL, NEXT, NOT_FOUND_GRACE, NOT_FOUND_RUN, RETRACKABLE, Decision, Known, decide
+from tracker.core.lifecycle import (
+    FINAL,
+    NEXT,
+    NOT_FOUND_GRACE,
+    NOT_FOUND_RUN,
+    RETRACKABLE,
+    UNCHANGED,
+    Decision,
+    Known,
+    decide,
+    says_nothing_new,
+)
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -155,6 +166,23 @@ def test_an_unchanged_answer_writes_nothing() -> None:
     decision = look(same, Seen("dreaming", State.PROCESSING, 0.5, VIDEO), at(minutes=1))
     assert decision == Decision()
     assert not decision.rewrites
+
+
+@given(
+    seen=st.sampled_from([Seen("a", State.QUEUED), Seen("a", State.PROCESSING, 0.5), Seen("a", State.PROCESSING), Seen("a", State.COMPLETED)])
+    | pending | problems | ends,
+    state=st.sampled_from([s for s in State if s not in FINAL and s is not State.TIMED_OUT]),
+    status=st.sampled_from(["a", "b", None]), progress=st.sampled_from([None, 0.5, 0.7]), failures=st.integers(0, 2), roll=rolls,
+)  # fmt: skip
+def test_what_says_nothing_new_is_decided_to_be_unchanged(
+    *, seen: Observation, state: State, status: str | None, progress: float | None, failures: int, roll: float
+) -> None:
+    before = known(state, provider_status=status, progress=progress, failures=failures)
+    quick = says_nothing_new(seen, state=state, provider_status=status, progress=progress, failures=failures)
+    decision = look(before, seen, at(minutes=5), roll=roll)
+    assert not quick or decision == UNCHANGED
+    if isinstance(seen, Seen) and seen.progress == progress and not failures:
+        assert quick == (decision == UNCHANGED), "and it finds nearly all that are"
 
 
 def test_progress_alone_does_not_rewrite_the_generation() -> None:

@@ -23,6 +23,7 @@ from standardwebhooks.webhooks import Webhook
 from tracker import wiring
 from tracker.core.generation import Generation
 from tracker.services.forms import CredentialForm, RegistrationForm
+from tracker.store import due
 
 Batches = list[tuple[UUID, list[tuple[str, int]]]]
 ROOT = Path(__file__).parents[2]
@@ -193,8 +194,9 @@ class Place:
         """Batches that were published, taken from the broker as a worker takes them."""
         found: Batches = []
         for message in self.taken("poll"):
-            batch, claims = message.payload[0]
-            found.append((UUID(batch), [(key, fence) for key, fence in claims]))
+            batch, ids, fences = message.payload[0]
+            fence_of = map(int, fences[1:-1].split(","))
+            found.append((UUID(batch), list(zip(ids[1:-1].split(","), fence_of, strict=True))))
         return found
 
     def taken(self, name: str) -> Iterator[Any]:
@@ -209,7 +211,7 @@ class Place:
         return self.messages() if self.services.polling.dispatch() else []
 
     def ask(self, claims: Batches) -> int:
-        return sum(self.services.polling.ask(batch, polls) for batch, polls in claims)
+        return sum(self.services.polling.ask(batch, due.bundle(polls)) for batch, polls in claims)
 
     def poll(self) -> int:
         """Ask about what is due now, as far as batches may be outstanding; returns how many were asked."""

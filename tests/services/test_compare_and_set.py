@@ -20,7 +20,7 @@ from tracker import wiring
 from tracker.core import ids
 from tracker.errors import ConflictError, NotFoundError
 from tracker.services.forms import CredentialForm, EndpointForm, GenerationChange
-from tracker.store import flights
+from tracker.store import due, flights
 from tracker.store.db import Database
 
 from .conftest import Place, Relay, until
@@ -138,7 +138,7 @@ def _another_worker(place: Place) -> Any:
 
 def _ask(worker: Any, claims: Any) -> None:
     for batch, polls in claims:
-        worker.polling.ask(batch, polls)
+        worker.polling.ask(batch, due.bundle(polls))
 
 
 def test_two_answers_cross_and_the_older_one_moves_nothing_back(place: Place, relay: Relay) -> None:
@@ -421,7 +421,7 @@ def test_many_threads_on_the_same_generations_never_deadlock(  # noqa: C901, PLR
             with doubled:
                 claims = place.claim()
             for batch, found in claims:
-                worker.polling.ask(batch, dice.sample(found, len(found)))
+                worker.polling.ask(batch, due.bundle(dice.sample(found, len(found))))
 
         return work
 

@@ -18,7 +18,7 @@ from tracker.core.schedule import BUCKETS, Clock
 from tracker.services.forms import CredentialForm, GenerationChange
 from tracker.store import clocks, credentials, due
 from tracker.store.clocks import Delta
-from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.due import SHORTEST_CLAIM, Asked, moment
 
 from .conftest import Place
 
@@ -32,7 +32,7 @@ def look(place: Place) -> Asked:
     """The one generation that is due, claimed."""
     [(_, claims)] = place.claim()
     with place.services.database.transaction() as tx:
-        [asked] = due.asked(tx, claims, place.services.settings.poll_longest)
+        [asked] = due.asked(tx, due.bundle(claims), place.services.settings.poll_longest)
         tx.execute(text("DELETE FROM flights"))
     return asked
 
@@ -42,7 +42,7 @@ def record(place: Place, asked: Asked, seen: Observation) -> None:
     polling, now = place.services.polling, place.now()
     with place.services.database.transaction() as tx:
         accounts = credentials.by_id(tx, [asked.credential_id])
-    polling._recording.record([polling._judge(asked, seen, b"", now)], now, accounts)
+    polling._recording.record([polling._judge(asked, seen, b"", now, now.timestamp())], now, accounts)
 
 
 def poll(place: Place, seen: Observation, after: float = 60.0) -> Asked:
@@ -108,12 +108,12 @@ def test_problems_count_although_each_answer_comes_after_the_next_claim(place: P
 
 def test_the_clock_restarts_half_way_between_the_looks_whatever_the_provider_says(place: Place) -> None:
     place.register("t")
-    before = poll(place, QUEUED, after=0).asked_at
-    began = Seen("dreaming", State.PROCESSING, started_at=before - timedelta(hours=1))
-    after = poll(place, began).asked_at
+    before = poll(place, QUEUED, after=0).asked
+    began = Seen("dreaming", State.PROCESSING, started_at=moment(before) - timedelta(hours=1))
+    after = poll(place, began).asked
     row = schedule(place)
     assert row["phase"] == "processing"
-    assert row["clock_from"] == before + (after - before) / 2
+    assert row["clock_from"] == moment(before + (after - before) / 2)
 
 
 def test_completed_without_a_url_teaches_nothing(place: Place) -> None:
@@ -294,14 +294,14 @@ def _waits(
         )  # fmt: skip
     [(_, claims)] = place.claim()
     with place.services.database.transaction() as tx:
-        asked = {a.id: a for a in due.asked(tx, claims, place.services.settings.poll_longest)}
-    learning, now = place.services.polling._learning, max(a.asked_at for a in asked.values())
+        asked = {a.id: a for a in due.asked(tx, due.bundle(claims), place.services.settings.poll_longest)}
+    learning, now = place.services.polling._learning, max(a.asked for a in asked.values())
     learning.refresh({a.clock_id for a in asked.values()})
     found = []
     for g in made:
         a = asked[g.id]
         mended = learning.mended(a, now)
-        found.append(((a.due_at - a.asked_at).total_seconds() if mended is None else mended, mended is not None))
+        found.append((a.due - a.asked if mended is None else mended, mended is not None))
     return found
 
 
@@ -320,9 +320,9 @@ def test_a_strained_budget_is_paid_for_at_any_price(place: Place) -> None:
     clock = _ninety_seconds()
     [(plain, _)] = _waits(place, [(7, 8.0, 300.0)], clock)
     with place.services.database.transaction() as tx:
-        [a] = due.asked(tx, [(str(place.scalar("SELECT generation_id FROM polls")), 1)], 60.0)
-    strained = a._replace(due_at=a.asked_at + 3 * (a.due_at - a.asked_at))
-    mended = place.services.polling._learning.mended(strained, a.asked_at)
+        [a] = due.asked(tx, due.bundle([(str(place.scalar("SELECT generation_id FROM polls")), 1)]), 60.0)
+    strained = a._replace(due=a.asked + 3 * (a.due - a.asked))
+    mended = place.services.polling._learning.mended(strained, a.asked)
     assert mended is not None
     assert 2 * plain < mended < 4 * plain
 

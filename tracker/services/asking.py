@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
+from typing import NamedTuple
 
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 from tracker.core.urls import host_of
@@ -33,8 +33,7 @@ Observed = tuple[Asked, Observation, bytes]
 """A generation, what was seen of it, and the answer's body where it is about this one alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Errand:
+class _Errand(NamedTuple):
     """What one request is about: one generation, or many.
 
     `suspect` holds what a whole batch was answered with; its first member is then asked singly.
@@ -120,12 +119,11 @@ class Asking:
         """No more than the claim paid for: it counted neither families, nor on a batch path that is known to be missing by now."""
         in_families = {name for name, provider in REGISTRY.items() if provider.kinds}
 
-        def account_of(a: Asked) -> tuple[int, str, str]:
-            return a.credential_id, a.provider, (a.kind or "") if a.provider in in_families else ""
-
+        together: defaultdict[tuple[int, str, str], list[Asked]] = defaultdict(list)
+        for a in asked:
+            together[a.credential_id, a.provider, (a.kind or "") if a.provider in in_families else ""].append(a)
         errands: defaultdict[int, list[_Errand]] = defaultdict(list)
-        for (credential_id, provider, _), group in groupby(sorted(asked, key=account_of), key=account_of):
-            members = list(group)
+        for (credential_id, provider, _), members in together.items():
             size = max(1, min(REGISTRY[provider].batch_size, round_.accounts[credential_id].batch_size))
             parts = (members[i : i + size] for i in range(0, len(members), size))
             errands[credential_id] += [_Errand(part, many=len(part) > 1) for part in parts]
@@ -158,10 +156,8 @@ class Asking:
             question = provider.batch_question(account, [Subject(a.task_id, a.kind) for a in errand.members])
         else:
             question = provider.question(account, Subject(first.task_id, first.kind))
-        return Ask(
-            key=errand, method=question.method, url=question.url, headers=question.headers, body=question.body,
-            deadline=DEADLINE, host_allowed=round_.host(account.base_url),
-        )  # fmt: skip
+        method, url, headers, body = question
+        return Ask(errand, method, url, headers, body, DEADLINE, round_.host(account.base_url))
 
     def _read(self, answer: Answer, at: datetime, round_: Round) -> tuple[list[Observed], list[_Errand]]:
         errand: _Errand = answer.ask.key
@@ -196,13 +192,13 @@ def _first(errands: list[_Errand], paid: int) -> list[_Errand]:
     return errands if len(errands) <= paid else sorted(errands, key=_turn)[:paid]
 
 
-def _turn(errand: _Errand) -> tuple[int, datetime]:
+def _turn(errand: _Errand) -> tuple[int, float]:
     return min(map(_waited, errand.members))
 
 
-def _waited(a: Asked) -> tuple[int, datetime]:
+def _waited(a: Asked) -> tuple[int, float]:
     """Sorts by turn: who did not fail comes first, and of these who waits longest, so that nobody always comes last."""
-    return a.known.failures, a.watched_at or a.clock_from
+    return a.failures, a.clock if a.watched is None else a.watched
 
 
 def _told(members: list[Asked], seen: Mapping[str, Observation]) -> list[Observed]:

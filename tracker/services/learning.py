@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from math import sqrt
 from time import monotonic
 
@@ -63,46 +62,46 @@ class Learning:
 
         Not when the provider says it did: its clock may be wrong, and what is learned would be as wrong for good.
         """
-        before = min(max(a.watched_at or a.clock_from, a.clock_from), a.asked_at)
-        began = before + (a.asked_at - before) / 2
-        return a._replace(clock_id=self._processing.get(a.clock_id, a.clock_id), clock_from=began)
+        before = min(max(a.watched or a.clock, a.clock), a.asked)
+        began = before + (a.asked - before) / 2
+        return a._replace(clock_id=self._processing.get(a.clock_id, a.clock_id), clock=began)
 
-    def first_gap(self, a: Asked, now: datetime) -> float:
+    def first_gap(self, a: Asked, now: float) -> float:
         """Seconds to the next poll of a generation that has just begun on this clock: the claim knew only the one before."""
-        learned, age = self._clock(a), (now - a.clock_from).total_seconds()
-        gap = learned.clock.next_gap(age, a.price or learned.price, a.known.longest)
-        return _spread(gap, a.known.longest, (a.known.timeout_at - now).total_seconds())
+        learned = self._clock(a)
+        gap = learned.clock.next_gap(now - a.clock, a.price or learned.price, a.longest)
+        return _spread(gap, a.longest, a.timeout - now)
 
-    def mended(self, a: Asked, now: datetime) -> float | None:
+    def mended(self, a: Asked, now: float) -> float | None:
         """Seconds to the next poll of a generation seen pending now, where the claim could not arrange it right; None where it did.
 
         A claim keeps others away for a while, and takes the square root of a price of its own, whatever the law ahead.
         """
-        left = (a.known.timeout_at - now).total_seconds()
+        left = a.timeout - now
         if a.price is not None:
             return self._at_own_price(a, a.price, now, left)
         # Most clocks have no gap that short at any age, which is cheaper to know than the gap itself.
-        patient = a.known.longest >= SHORTEST_CLAIM
+        patient = a.longest >= SHORTEST_CLAIM
         if patient and self._least.get(a.clock_id, self._cold_least) * 0.9 > SHORT and left > SHORT:
             return None
-        gap = _spread(_interpolated(self._clock(a).gaps, a, now), a.known.longest, left)
+        gap = _spread(_interpolated(self._clock(a).gaps, now - a.clock), a.longest, left)
         return None if patient and gap >= SHORT else gap
 
-    def _at_own_price(self, a: Asked, price: float, now: datetime, left: float) -> float | None:
-        learned, longest = self._clock(a), a.known.longest
-        gap = learned.clock.next_gap((now - a.clock_from).total_seconds(), price, longest)
-        guess = min(_interpolated(learned.gaps, a, a.asked_at) * sqrt(price / learned.price), longest)
+    def _at_own_price(self, a: Asked, price: float, now: float, left: float) -> float | None:
+        learned, longest = self._clock(a), a.longest
+        gap = learned.clock.next_gap(now - a.clock, price, longest)
+        guess = min(_interpolated(learned.gaps, a.asked - a.clock) * sqrt(price / learned.price), longest)
         guess = max(guess, SHORTEST_CLAIM)
         if 1 / TOLERANCE < gap / guess < TOLERANCE and longest >= SHORTEST_CLAIM:
             return None
         # What the claim arranged beyond its guess is the price of a strained budget, which all have to pay.
-        strain = max(1.0, (a.due_at - a.asked_at).total_seconds() / (MOST_SPREAD * guess))
+        strain = max(1.0, (a.due - a.asked) / (MOST_SPREAD * guess))
         return _spread(gap * strain, longest * strain, left)
 
     def watch(self, a: Asked, *, done: bool) -> None:
         """A well-formed answer came: the generation was still pending (or is done) at the time it was asked about."""
-        before = 0.0 if a.watched_at is None else max(0.0, (a.watched_at - a.clock_from).total_seconds())
-        at = max(before + 1e-3, (a.asked_at - a.clock_from).total_seconds())
+        before = 0.0 if a.watched is None else max(0.0, a.watched - a.clock)
+        at = max(before + 1e-3, a.asked - a.clock)
         self._gather(a.clock_id, self._clock(a).clock.evidence(before, at, done=True) if done else passage(before, at))
 
     def _clock(self, a: Asked) -> Learned:
@@ -135,9 +134,9 @@ class Learning:
                 cell[2] += watched
 
 
-def _interpolated(gaps: list[float], a: Asked, at: datetime) -> float:
+def _interpolated(gaps: list[float], age: float) -> float:
     """The gap at this age, before any bound: as the claim has it."""
-    where = position((at - a.clock_from).total_seconds())
+    where = position(age)
     i = min(int(where), BUCKETS - 1)
     return gaps[i] + (gaps[i + 1] - gaps[i]) * (where - i)
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from tracker import bell
 from tracker.core import backoff, ids
 from tracker.core.generation import State
-from tracker.core.lifecycle import Decision, decide
+from tracker.core.lifecycle import UNCHANGED, Decision, decide, says_nothing_new
 from tracker.core.observation import Observation, Problem
 from tracker.services.asking import Asking, Observed, Round
 from tracker.services.crew import MOST_SLOW, PATIENCE
@@ -95,7 +95,7 @@ class Polling:
         return sent
 
     def _publish(self, portion: Portion) -> bool:
-        message = [str(portion.batch), [[c.generation_id, c.fence] for c in portion.polls]]
+        message = [str(portion.batch), *due.bundle([(c.generation_id, c.fence) for c in portion.polls])]
         life = flights.UNREAD_LEASE.total_seconds()
         return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(portion.polls), expires=life)
 
@@ -127,7 +127,7 @@ class Polling:
         counted = Counter(self._clock_providers.get(c.clock_id, "?") for c in claims)
         return ", ".join(f"{provider} x{count}" for provider, count in counted.most_common())
 
-    def ask(self, batch: UUID, claims: Sequence[tuple[str, int]]) -> int:
+    def ask(self, batch: UUID, claims: due.Bundle) -> int:
         """Ask about claimed generations and record what is seen, in slices as answers arrive. Returns how many were asked.
 
         Threads may ask at the same time; they record one after the other.
@@ -166,7 +166,8 @@ class Polling:
         for observed in slice_:
             del left[id(observed[0])]
         now = round_.now()
-        self._recording.record([self._judge(*observed, now) for observed in slice_], now, round_.accounts)
+        at = now.timestamp()
+        self._recording.record([self._judge(*observed, now, at) for observed in slice_], now, round_.accounts)
 
     def _afford(self, batch: UUID, wanted: Mapping[int, int], now: datetime) -> Mapping[int, int]:
         with self._database.transaction() as tx:
@@ -201,9 +202,14 @@ class Polling:
             due.release(tx, [(a.id, a.fence) for a in left], round_.now() + timedelta(seconds=again))
             flights.land(tx, batch)
 
-    def _judge(self, a: Asked, seen: Observation, body: bytes, now: datetime) -> Judged:
+    def _judge(self, a: Asked, seen: Observation, body: bytes, now: datetime, at: float) -> Judged:
+        if at < a.timeout and says_nothing_new(
+            seen, state=a.state, provider_status=a.provider_status, progress=a.progress, failures=a.failures
+        ):
+            return Judged(a, seen, UNCHANGED, body)
+        known = a.known
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret
-        decision: Decision = decide(a.known, seen, now=now, roll=roll)
+        decision: Decision = decide(known, seen, now=now, roll=roll)
         if decision.to is State.FAILED and isinstance(seen, Problem) and self._recording.is_outage(a.credential_id):
-            decision = decide(a.known, seen, now=now, roll=roll, outage=True)
-        return Judged(a, seen, decision, body)
+            decision = decide(known, seen, now=now, roll=roll, outage=True)
+        return Judged(a, seen, UNCHANGED if decision == UNCHANGED and not a.failures else decision, body)

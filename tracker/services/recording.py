@@ -17,7 +17,7 @@ from tracker import bell
 from tracker.core import ids, pausing
 from tracker.core.events import EventType, output_fields
 from tracker.core.generation import Generation, State
-from tracker.core.lifecycle import FINAL, Decision, decide
+from tracker.core.lifecycle import FINAL, UNCHANGED, Decision, decide
 from tracker.core.observation import Observation, Problem, Seen
 from tracker.core.pausing import Health
 from tracker.core.times import rfc3339
@@ -59,18 +59,28 @@ class Recording:
     def record(self, slice_: Sequence[Judged], now: datetime, accounts: Mapping[int, Credential]) -> None:
         """Store a slice of observations; where nothing changed, nothing is written. `accounts` are as the batch found them."""
         self._learning.refresh({j.asked.clock_id for j in slice_})
-        self._learning.prepare_processing(j.asked.clock_id for j in slice_ if j.decision.to is State.PROCESSING)
-        taken, made, wished = self._write(slice_, now)
-        for credential_id in self._ailing(slice_, accounts):
+        news = self._news(slice_, now.timestamp())
+        if news:
+            self._learning.prepare_processing(j.asked.clock_id for j in news if j.decision.to is State.PROCESSING)
+            taken, made, wished = self._write(news, now)
+            _tell_problems(news)
+        else:
+            taken, made, wished = [], 0, 0
+        for credential_id in self._ailing(slice_, news, accounts):
             made += self._judge_credential(credential_id, slice_, now)
-        _tell_problems(slice_)
         self._tell(taken, made, wished)
 
+    def _news(self, slice_: Sequence[Judged], now: float) -> list[Judged]:
+        """What must be written; of all the others, nearly all, is learned here."""
+        news, mended, watch = [], self._learning.mended, self._learning.watch
+        for j in slice_:
+            if j.decision is not UNCHANGED or mended(j.asked, now) is not None:
+                news.append(j)
+            else:
+                watch(j.asked, done=False)
+        return news
+
     def _write(self, slice_: Sequence[Judged], now: datetime) -> tuple[list[steps.Step], int, int]:
-        rewriting = any(j.decision.rewrites for j in slice_)
-        if not rewriting and not any(self._poll_change(j, now) for j in slice_):
-            self._learn(slice_)
-            return [], 0, 0
         with self._database.transaction() as tx:
             held, taken = self._settle(tx, slice_, now)
             wished = sum(self._wish(tx, s.generation, now) for s in taken if s.generation.state is State.COMPLETED)
@@ -84,7 +94,7 @@ class Recording:
     def _learn(self, recorded: Sequence[Judged]) -> None:
         """After the write, and of what it took alone: an end is an end once. That we gave up is none, nor is a failed observation."""
         for j in recorded:
-            late = j.asked.known.state is State.TIMED_OUT
+            late = j.asked.state == State.TIMED_OUT
             if isinstance(j.seen, Seen) and j.decision.problem is None and not (late or j.again):
                 self._learning.watch(j.asked, done=j.seen.state in FINAL or j.decision.to is State.PROCESSING)
 
@@ -110,7 +120,7 @@ class Recording:
             elif g is None or g.state in FINAL:
                 self._keep_late_answer(tx, g, j, now)
             else:
-                settled = j if g.state is j.asked.known.state else _decided_again(j, g, now)
+                settled = j if g.state == j.asked.state else _decided_again(j, g, now)
                 held.append(settled)
                 taken.append(steps.observed(g, settled.decision, at, self._base_url))
         return held, taken
@@ -149,8 +159,8 @@ class Recording:
         began = decision.to is State.PROCESSING
         a = self._learning.begun(j.asked) if began else j.asked
         due_at = self._due(a, decision, now)
-        late = a.known.state is State.TIMED_OUT or decision.to is State.TIMED_OUT
-        recovered = problem is None and a.known.failures > 0
+        late = a.state == State.TIMED_OUT or decision.to is State.TIMED_OUT
+        recovered = problem is None and a.failures > 0
         if not (began or due_at or problem or recovered or late or decision.progress is not None):
             return None
         return PollChange(
@@ -173,15 +183,16 @@ class Recording:
         if decision.wait is not None:
             return now + timedelta(seconds=decision.wait)
         began = decision.to is State.PROCESSING
-        gap = self._learning.first_gap(a, now) if began else self._learning.mended(a, now)
+        at = now.timestamp()
+        gap = self._learning.first_gap(a, at) if began else self._learning.mended(a, at)
         return None if gap is None else now + timedelta(seconds=gap)
 
     @staticmethod
-    def _ailing(slice_: Sequence[Judged], accounts: Mapping[int, Credential]) -> list[int]:
+    def _ailing(slice_: Sequence[Judged], news: Sequence[Judged], accounts: Mapping[int, Credential]) -> list[int]:
         """The credentials whose health these answers may change: those with problems now, or that were not well before."""
-        troubled = {j.asked.credential_id for j in slice_ if isinstance(j.seen, Problem)}
-        unwell = {key for key in _accounts(slice_) if accounts[key].health != Health()}
-        return sorted(troubled | unwell)
+        troubled = {j.asked.credential_id for j in news if isinstance(j.seen, Problem)}
+        unwell = {key for key, account in accounts.items() if account.health != Health()}
+        return sorted(troubled | (unwell and unwell & {j.asked.credential_id for j in slice_}))
 
     def _judge_credential(self, credential_id: int, slice_: Sequence[Judged], now: datetime) -> int:
         """Pause, block or resume a credential; returns how many deliveries that made.
@@ -206,10 +217,6 @@ def _tell_problems(slice_: Sequence[Judged]) -> None:
             level = logging.INFO if j.decision.problem_run == 1 else logging.DEBUG
             about = {"generation": ids.public("gen", j.asked.id)}
             log.log(level, "%s: not observed: %s: %s", j.asked.task_id, problem.code, problem.message, extra=about)
-
-
-def _accounts(slice_: Sequence[Judged]) -> set[int]:
-    return {j.asked.credential_id for j in slice_}
 
 
 def _answers(slice_: Sequence[Judged], credential_id: int, refused: Collection[UUID]) -> list[tuple[UUID, Observation]]:

@@ -7,7 +7,7 @@ with rows of a paused or throttled credential. Each credential brings its own al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -181,8 +181,25 @@ def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], at: datetime) -
         )
 
 
+class Bundle(NamedTuple):
+    """Claimed polls as a message carries them: PostgreSQL's own arrays, written out, which nobody takes apart on the way."""
+
+    ids: str
+    fences: str
+
+
+def bundle(claims: Sequence[tuple[str, int]]) -> Bundle:
+    """The message of these ids and fences."""
+    ids, fences = ",".join(key for key, _ in claims), ",".join(str(fence) for _, fence in claims)
+    return Bundle(f"{{{ids}}}", f"{{{fences}}}")
+
+
 class Asked(NamedTuple):
-    """A claimed generation with all that asking about it needs."""
+    """A claimed generation with all that asking about it needs: the columns of ASKED, as they come.
+
+    Thousands of these are made a second, and nearly all answers change nothing. So moments are seconds since 1970, which cost a tenth of
+    what datetimes do, and what only the others need is made when it is asked for.
+    """
 
     id: UUID
     provider: str
@@ -191,54 +208,77 @@ class Asked(NamedTuple):
     kind: str | None
     fence: int
     clock_id: int
-    clock_from: datetime
-    watched_at: datetime | None
-    asked_at: datetime
-    due_at: datetime
+    clock: float
+    watched: float | None
+    asked: float
+    due: float
+    timeout: float
     price: float | None
-    known: Known
+    longest: float
+    state: str
+    provider_status: str | None
+    progress: float | None
+    failures: int
+    problem_code: str | None
+    problem_run: int
+    answered_late: bool
+    outputs: Any
+    registered: float
+    submitted: float | None
+    give_up: float
+
+    @property
+    def clock_from(self) -> datetime:
+        """When the time began that its clock measures."""
+        return moment(self.clock)
+
+    @property
+    def known(self) -> Known:
+        """What is known of it, for a decision."""
+        return Known(
+            state=State(self.state),
+            registered_at=moment(self.registered),
+            timeout_at=moment(self.timeout),
+            give_up_at=moment(self.give_up),
+            provider_status=self.provider_status,
+            progress=self.progress,
+            outputs=outputs_from(self.outputs) if self.outputs else (),
+            failures=self.failures,
+            problem_code=self.problem_code,
+            problem_run=self.problem_run,
+            answered_late=self.answered_late,
+            longest=self.longest,
+            submitted_at=None if self.submitted is None else moment(self.submitted),
+        )
 
 
+def moment(seconds: float) -> datetime:
+    """The time so many seconds after the beginning of 1970, to the microsecond."""
+    return EPOCH + timedelta(seconds=seconds)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Row by row through the two primary keys: a join of the planner's choice reads the whole schedule where that is small.
 ASKED = """
-    SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, g.state, g.provider_status, g.outputs,
-           g.registered_at, g.give_up_at, p.timeout_at, p.fence, p.failures, p.problem_code, p.problem_run,
-           p.answered_late, p.clock_id, p.clock_from, p.watched_at, p.asked_at, p.due_at, p.progress, p.price, p.longest,
-           g.submitted_at
+    SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, p.fence, p.clock_id,
+           date_part('epoch', p.clock_from), date_part('epoch', p.watched_at), date_part('epoch', p.asked_at), date_part('epoch', p.due_at),
+           date_part('epoch', p.timeout_at), p.price, coalesce(p.longest, %s)::float8, g.state, g.provider_status, p.progress,
+           p.failures, p.problem_code, p.problem_run, p.answered_late, g.outputs,
+           date_part('epoch', g.registered_at), date_part('epoch', g.submitted_at), date_part('epoch', g.give_up_at)
       FROM unnest(CAST(%s AS uuid[]), CAST(%s AS int[])) AS a (id, fence)
-      JOIN polls p ON p.generation_id = a.id AND p.fence = a.fence
+           CROSS JOIN LATERAL (SELECT * FROM polls WHERE generation_id = a.id AND fence = a.fence LIMIT 1) p
       JOIN generations g ON g.id = a.id"""
 
 
-def asked(tx: Transaction, claims: Sequence[tuple[str, int]], longest: float) -> list[Asked]:
+def asked(tx: Transaction, claims: Bundle, longest: float) -> list[Asked]:
     """The claimed generations whose claim still holds; others are left out."""
-    # In PostgreSQL's binary form: seven times a row, a timestamp would be written out there and read again here.
+    # In PostgreSQL's binary form: numbers and ids would be written out there and read again here.
     driver: Any = tx.connection.driver_connection
     with driver.cursor(binary=True) as cursor:
-        cursor.execute(ASKED, ([key for key, _ in claims], [fence for _, fence in claims]))
+        cursor.execute(ASKED, (longest, claims.ids, claims.fences))
         # Fetched in one go: one by one, the fetching costs more than the query.
-        return [_asked(row, longest) for row in cursor.fetchall()]
-
-
-_STATES = {state.value: state for state in State}
-"""A look-up: an enumeration's own call costs ten times as much."""
-
-
-def _asked(row: Any, longest: float) -> Asked:
-    # By position: thousands of these are made a second, and names cost more than all the rest.
-    (
-        key, provider, credential_id, task_id, kind, state, provider_status, outputs, registered_at, give_up_at,
-        timeout_at, fence, failures, problem_code, problem_run, answered_late, clock_id, clock_from, watched_at, asked_at,
-        due_at, progress, price, own_longest, submitted_at,
-    ) = row  # fmt: skip
-    known = Known(
-        _STATES[state], registered_at, timeout_at, give_up_at, provider_status, progress,
-        outputs_from(outputs) if outputs else (), failures, problem_code, problem_run, answered_late, own_longest or longest,
-        submitted_at,
-    )  # fmt: skip
-    return Asked(
-        key, provider, credential_id, task_id, kind, fence, clock_id, clock_from, watched_at, asked_at, due_at, price,
-        known,
-    )  # fmt: skip
+        return list(map(Asked._make, cursor.fetchall()))
 
 
 def lag(tx: Transaction, now: datetime) -> float:
