@@ -98,7 +98,7 @@ def test_it_is_being_asked_about(why: Why, services: Services) -> None:
     lease, due = why()
     assert lease.startswith("lease: it was claimed now, and its batch waits for a worker; the claim lapses in ")
     assert due.startswith("the next poll is due in ")
-    change(services, "UPDATE flights SET until = until + interval '30 s'")
+    change(services, "UPDATE flights SET until = until + interval '30 s', taken = true")
     assert "and a worker asks about it" in why()[0]
     change(services, "UPDATE flights SET until = now() - interval '1 s'")
     assert len(why()) == 1, "a lapsed claim is none"
