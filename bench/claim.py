@@ -1,4 +1,4 @@
-"""The claim: how long it takes from ten thousand rows to a million (or ten), and what one unchanged poll writes to the log.
+"""The claim: how long it takes from ten thousand rows to ten million, and what one unchanged poll writes to the log.
 
 `python -m bench.claim [--sizes N ...] [--claims N]`. The narrow table is filled alone: the rows it refers to do not matter to a claim.
 """
@@ -45,9 +45,7 @@ def main() -> None:
             2,
             at_least=False,
         ),
-        kit.verdict(
-            "WAL bytes of an unchanged poll", min(row["wal"] for row in rows if row["wal"]), 450, at_least=False
-        ),
+        kit.verdict("WAL bytes of an unchanged poll, at most", max(row["wal"] for row in rows), 450, at_least=False),
     ]
     tables = [
         {"title": f"Claims over {ACCOUNTS} accounts, everything due", "columns": COLUMNS, "rows": rows},
@@ -60,7 +58,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
     parser.add_argument("--claims", type=int, default=400, help="claims in each pass at most")
     return parser.parse_args()
 

@@ -41,7 +41,8 @@ def test_a_workers_log_names_the_generation_in_each_trouble(
     problem, ended = _told(workers, "poll", first)
     assert problem.startswith(f"{unseen}: not observed: http_error: HTTP 502")
     assert ended == f"{unseen}: completed"
-    assert _told(workers, "webhook", first)[0] == f"webhook generation.completed to {receiver.url}: status 400"
+    host = receiver.url.removesuffix("/hook")  # a path may hold a receiver's secret
+    assert _told(workers, "webhook", first)[0] == f"webhook generation.completed to {host}: status 400"
     assert _told(workers, "download", second)[0].startswith("video-0: ")
 
 
