@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 JUST_SUBMITTED = timedelta(seconds=10)
 """A task submitted less than this ago is not asked about at once: no provider is done by then."""
+TOLD_SINGLY = 20
+"""Of so many registered at once each has a line in the log. A thousand lines would take as long as registering a thousand."""
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """A `submitted_at` further ahead than this is a mistake, not a clock that runs a little fast."""
 
@@ -96,8 +98,7 @@ class Registration:
             serving = credentials.hold(tx, {wish.account.id for wish in checked if isinstance(wish, _Wish)})
             checked = [self._still_served(wish, serving) for wish in checked]
             stored, made = self._store(tx, project_id, [w for w in checked if isinstance(w, _Wish)], found, now)
-        for g in made.values():
-            log.info("%s: registered", g.task_id, extra={"generation": ids.public("gen", g.id)})
+        _tell(list(made.values()))
         if made:
             self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
         return [self._outcome(wish, stored, made) for wish in checked]
@@ -207,6 +208,15 @@ class Registration:
         longest = form.poll_longest or account.poll_longest or self._longest
         gap = learned.clock.next_gap(age.total_seconds(), price, longest)
         return min(timedelta(seconds=gap), form.timeout)
+
+
+def _tell(made: Sequence[Generation]) -> None:
+    if len(made) <= TOLD_SINGLY:
+        for g in made:
+            log.info("%s: registered", g.task_id, extra={"generation": ids.public("gen", g.id)})
+    else:
+        first, last = (ids.public("gen", g.id) for g in (made[0], made[-1]))
+        log.info("%d registered", len(made), extra={"generation": first, "last": last})
 
 
 _SAME = (
