@@ -36,8 +36,9 @@ BATCH = 1000
 """Polls per claim and message. A message costs about 9 ms of Celery whatever it carries, so small ones are dear (measured)."""
 SHIFT = 0.9
 """Seconds for which a tick goes on dispatching: the next one comes after one second."""
-PACE = 0.2
-"""Seconds between two claims once nothing more is due: half of what a budget may save up, and little beside the gaps between polls."""
+PACE = 0.1
+"""Seconds between two claims once nothing more is due: a quarter of what a budget may save up. What falls due in between is asked and ends
+together: twice as long made webhooks twice as late beside 2,000 polls a second, half as long made them no sooner (measured)."""
 CROWDED = 0.02
 """Seconds until the next try while enough batches wait for a worker."""
 

@@ -63,12 +63,12 @@ class Recording:
         if news:
             self._learning.prepare_processing(j.asked.clock_id for j in news if j.decision.to is State.PROCESSING)
             taken, made, wished = self._write(news, now)
-            _tell_problems(news)
         else:
             taken, made, wished = [], 0, 0
         for credential_id in self._ailing(slice_, news, accounts):
             made += self._judge_credential(credential_id, slice_, now)
         self._tell(taken, made, wished)
+        _tell_problems(news)
 
     def _news(self, slice_: Sequence[Judged], now: float) -> list[Judged]:
         """What must be written; of all the others, nearly all, is learned here."""
@@ -126,6 +126,12 @@ class Recording:
         return held, taken
 
     def _tell(self, taken: Sequence[steps.Step], deliveries_made: int, wished: int) -> None:
+        # Whoever waits for a ring comes before the log.
+        if deliveries_made:
+            self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{deliveries_made} deliveries")
+        if wished:
+            self._bell.ring(bell.FETCH, bell.DOWNLOAD, because=f"{wished} artifacts")
+        self._bell.changed([str(step.generation.id) for step in taken])
         for step in taken:
             if step.event is not None:
                 log.info(
@@ -134,11 +140,6 @@ class Recording:
                     step.generation.state,
                     extra={"generation": ids.public("gen", step.generation.id)},
                 )
-        if deliveries_made:
-            self._bell.ring(bell.SEND, bell.WEBHOOK, because=f"{deliveries_made} deliveries")
-        if wished:
-            self._bell.ring(bell.FETCH, bell.DOWNLOAD, because=f"{wished} artifacts")
-        self._bell.changed([str(step.generation.id) for step in taken])
 
     @staticmethod
     def _wish(tx: Transaction, g: Generation, now: datetime) -> int:
