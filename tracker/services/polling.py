@@ -39,7 +39,7 @@ SHIFT = 0.9
 PACE = 0.1
 """Seconds between two claims once nothing more is due: a quarter of what a budget may save up. What falls due in between is asked and ends
 together: twice as long made webhooks twice as late beside 2,000 polls a second, half as long made them no sooner (measured)."""
-CROWDED = 0.02
+CROWDED = 0.05
 """Seconds until the next try while enough batches wait for a worker."""
 
 
