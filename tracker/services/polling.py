@@ -38,7 +38,7 @@ SHIFT = 0.9
 """Seconds for which a tick goes on dispatching: the next one comes after one second."""
 PACE = 0.1
 """Seconds between two claims once nothing more is due: a quarter of what a budget may save up. What falls due in between is asked and ends
-together: twice as long made webhooks twice as late beside 2,000 polls a second, half as long made them no sooner (measured)."""
+together: of 200 ends a second the latest webhooks came after 20 ms, and after 43 at twice as long (measured)."""
 CROWDED = 0.05
 """Seconds until the next try while enough batches wait for a worker."""
 
