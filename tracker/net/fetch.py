@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -41,15 +41,14 @@ class Fetcher:
         policy: Policy,
         *,
         cap_bytes: int = CAP_BYTES,
-        connections_per_host: int = 0,
         ca_file: str | None = None,
     ) -> None:
-        """`connections_per_host` 0 leaves the bound to `at_once` and `limits`; `ca_file` replaces certifi's bundle."""
+        """`ca_file` replaces certifi's bundle."""
         self._policy = policy
         self._cap_bytes = cap_bytes
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
-        self._multi = Multi(kept=KEPT_CONNECTIONS, per_host=connections_per_host)
+        self._multi = Multi(kept=KEPT_CONNECTIONS)
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
         self._busy = False
@@ -60,17 +59,15 @@ class Fetcher:
         *,
         at_once: int = 200,
         slice_seconds: float = 0.03,
-        limits: Mapping[str, int] | None = None,
     ) -> Iterator[list[Answer]]:
         """Yield the answers in slices as they arrive, each ask answered once, in no order.
 
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
-        flight. `at_once` are in flight at most, and fewer while answers come at once; `limits` bounds how many of a
-        group are. While the caller works on a slice nothing is read: work that takes seconds makes answers late.
-        Closing the iterator early abandons what is in flight.
+        flight. `at_once` are in flight at most, and fewer while answers come at once. While the caller works on a slice
+        nothing is read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
         """
         self._enter()
-        queue = _Queue(asks, limits or {})
+        queue = deque(asks)
         try:
             yield from self._slices(queue, at_once, slice_seconds)
         finally:
@@ -90,13 +87,13 @@ class Fetcher:
             raise RuntimeError("this fetcher is already fetching; finish or close that iterator first")
         self._busy = True
 
-    def _slices(self, queue: _Queue, at_once: int, slice_seconds: float) -> Iterator[list[Answer]]:
+    def _slices(self, queue: deque[Ask], at_once: int, slice_seconds: float) -> Iterator[list[Answer]]:
         ready: list[Answer] = []
         due, width = 0.0, min(FEW, at_once)
         while queue or self._flying or ready:
             waiting = bool(ready)
             self._launch(queue, width, ready)
-            landed = self._land(queue, ready)
+            landed = self._land(ready)
             now = time.monotonic()
             if ready and not waiting:
                 due = now + slice_seconds
@@ -115,15 +112,15 @@ class Fetcher:
     def _step(self, seconds: float) -> None:
         self._multi.step(min(seconds, LONGEST_PAUSE))
 
-    def _launch(self, queue: _Queue, at_once: int, ready: list[Answer]) -> None:
+    def _launch(self, queue: deque[Ask], at_once: int, ready: list[Answer]) -> None:
         flying = self._flying
-        while len(flying) < at_once and (ask := queue.take()):
+        while queue and len(flying) < at_once:
+            ask = queue.popleft()
             trusted = _is_own_host(ask)
             transfer = self._idle[trusted].pop() if self._idle[trusted] else self._made(trusted=trusted)
             try:
                 transfer.load(ask)
             except (ValueError, pycurl.error) as wrong:
-                queue.landed(ask)
                 ready.append(Answer(ask, 0, {}, b"", "protocol", f"cannot be sent: {wrong}"))
                 continue
             self._multi.add(transfer.curl)
@@ -138,13 +135,11 @@ class Fetcher:
             closed=self._multi.closed,
         )
 
-    def _land(self, queue: _Queue, ready: list[Answer]) -> bool:
+    def _land(self, ready: list[Answer]) -> bool:
         landed = False
         for curl, code, message in self._multi.ended():
             transfer = self._take_down(curl)
             ready.append(transfer.answer() if code is None else transfer.failure(code, message))
-            if queue.limited:
-                queue.landed(ready[-1].ask)
             landed = True
         return landed
 
@@ -157,44 +152,6 @@ class Fetcher:
     def _abandon(self) -> None:
         for curl in list(self._flying):
             self._take_down(curl).drop()
-
-
-class _Queue:
-    """The asks that wait, in order, save those whose group has no room left."""
-
-    def __init__(self, asks: Iterable[Ask], limits: Mapping[str, int]) -> None:
-        self._waiting = deque(asks)
-        self._limits = limits
-        self.limited = bool(limits)
-        self._in_flight: dict[str, int] = {}
-        self._parked: dict[str, deque[Ask]] = {}
-        self._count = len(self._waiting)
-
-    def __bool__(self) -> bool:
-        return self._count > 0
-
-    def take(self) -> Ask | None:
-        """The next ask that may fly now; it counts in its group until it has landed."""
-        while self._waiting:
-            ask = self._waiting.popleft()
-            group = ask.group
-            if self.limited and group is not None and group in self._limits:
-                in_flight = self._in_flight.get(group, 0)
-                if in_flight >= max(1, self._limits[group]):
-                    self._parked.setdefault(group, deque()).append(ask)
-                    continue
-                self._in_flight[group] = in_flight + 1
-            self._count -= 1
-            return ask
-        return None
-
-    def landed(self, ask: Ask) -> None:
-        """Make room in the ask's group, and let the next of it queue up first."""
-        if ask.group not in self._limits or ask.group is None:
-            return
-        self._in_flight[ask.group] -= 1
-        if parked := self._parked.get(ask.group):
-            self._waiting.appendleft(parked.popleft())
 
 
 def _is_own_host(ask: Ask) -> bool:

@@ -35,12 +35,10 @@ class Ask(NamedTuple):
     """Seconds in total, from the moment it is sent off to the last byte of its answer."""
     host_allowed: str = ""
     """`host:port` that may be reached whatever the policy says: the credential's own base URL."""
-    group: str | None = None
-    """Asks of one group share a bound on how many are in flight: the credential's concurrency."""
 
     @override
     def __repr__(self) -> str:
-        return f"Ask(key={self.key!r}, method={self.method!r}, group={self.group!r})"  # the rest may hold secrets
+        return f"Ask(key={self.key!r}, method={self.method!r})"  # the rest may hold secrets
 
 
 class Answer(NamedTuple):
