@@ -14,8 +14,10 @@ from typing import Any
 import redis
 from celery import Celery
 from kombu.entity import Queue
+from kombu.transport import redis as over_redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from typing_extensions import override
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,24 @@ RUNG, AWAKE = b"rung", b"awake"
 """What is kept of a ring: that a message is on its way, or that somebody is awake who needs none."""
 CHANGED = "tracker:changed"
 """The channel that carries the ids of generations that changed, for those who wait."""
+
+
+class _GivesBackWhatItCan(over_redis.QoS):
+    """What a closing connection returns to its queue: messages that wait for a free process.
+
+    Where the broker is gone that fails, at times with an AttributeError (kombu 5.7), which would end the whole worker.
+    """
+
+    @override
+    def restore_unacked(self, client: Any = None) -> None:
+        try:
+            super().restore_unacked(client)  # type: ignore[no-untyped-call]
+        except Exception as wrong:  # noqa: BLE001 - whatever it is, what a message was about is still due
+            log.debug("messages could not be given back: %r", wrong)
+            self._delivered.clear()
+
+
+over_redis.Channel.QoS = _GivesBackWhatItCan
 
 
 def celery_app(broker_url: str, *, embedded_namespace: str = "tracker:") -> Celery:

@@ -206,6 +206,10 @@ class Workers:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
+    def ended(self) -> list[str]:
+        """Those that ended by themselves, which nobody asked of them."""
+        return [name for name, process in self.running.items() if process.poll() is not None]
+
     def stop(self) -> None:
         """The test is over: nobody waits for a drain, which has tests of its own."""
         for process in self.running.values():

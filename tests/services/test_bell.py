@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 import redis
+from kombu.common import ignore_errors
 
 from tracker import bell, wiring
+from tracker.embedded.ports import free_port, release
+from tracker.embedded.valkey import Valkey
 
-from .conftest import Place
+from .conftest import Place, until
 
 KEY = "tracker:rung:webhook.send"
 
@@ -64,6 +72,58 @@ def test_rings_do_not_prolong_the_silence_of_the_dead(services: wiring.Services,
     services.bell.awake(bell.SEND)
     assert not _ring(services)
     assert 0 < store.pttl(KEY) <= 1000
+
+
+@contextmanager
+def _tick(place: Place, seconds: float) -> Iterator[None]:
+    """A tick goes on, from its first claim on, for as long as the block takes."""
+    with ThreadPoolExecutor(1) as thread:
+        ticking = thread.submit(place.services.polling.dispatch, stay=seconds)
+        until(lambda: place.services.bell._redis.exists("tracker:rung:poll.dispatch"), "a tick that is awake")
+        yield
+        ticking.result()
+
+
+def test_what_is_registered_during_a_tick_is_claimed_by_it_without_a_message(place: Place) -> None:
+    with _tick(place, 2.0):
+        for n in range(3):
+            place.register(f"during-{n}")
+            sleep(0.15)
+    assert not list(place.taken(bell.DEFAULT))
+    assert sum(len(polls) for _, polls in place.messages()) == 3
+
+
+def test_what_is_registered_at_the_end_of_a_tick_is_left_to_a_message(place: Place, monkeypatch: Any) -> None:
+    """The ring comes behind the last claim, and before the tick has said that it sleeps."""
+    asleep = place.services.bell.asleep
+
+    def registered_just_before(task: str) -> bool:
+        place.register("at-the-end")
+        return asleep(task)
+
+    monkeypatch.setattr(place.services.bell, "asleep", registered_just_before)
+    assert place.services.polling.dispatch(stay=0.05) == 0
+    assert len(list(place.taken(bell.DEFAULT))) == 1
+    assert place.poll() == 1
+
+
+def test_a_broker_that_dies_with_a_message_in_hand_kills_no_worker(tmp_path: Path) -> None:
+    """A worker closes its connection twice then; by the second time the transport has forgotten where the broker was."""
+    valkey = Valkey(tmp_path / "valkey", port=free_port(17932), password="word")
+    valkey.start()
+    try:
+        app = bell.celery_app(valkey.url)
+        app.send_task(bell.FETCH, queue=bell.DOWNLOAD)
+        connection = app.connection_for_read()
+        assert app.amqp.queues[bell.DOWNLOAD](connection.default_channel).get(accept=["json"]), (
+            "taken, not acknowledged"
+        )
+        valkey.child.kill()
+        connection.transport.client = None
+        ignore_errors(connection, connection.close)
+    finally:
+        valkey.stop()
+        release(valkey.port)
 
 
 def test_without_redis_nobody_is_awake(services: wiring.Services, store: Any) -> None:

@@ -82,9 +82,12 @@ class Polling:
         Goes on for `stay` seconds, taking what falls due meanwhile in small portions of time: many at once are cheap. At most two
         batches per slot wait to be taken, so that a backlog waits in the database, in order, and not in the broker.
         """
-        self._bell.answered(bell.DISPATCH)
         sent, ends = 0, monotonic() + stay
+        self._bell.answered(bell.DISPATCH)
         while not self._bell.mute:
+            if stay:
+                # Said before each claim: who registers meanwhile sends no message, of which each costs more than many polls.
+                self._bell.awake(bell.DISPATCH)
             portion = self._claim()
             if portion.polls and not self._publish(portion):
                 self._give_back(portion)
@@ -93,6 +96,8 @@ class Polling:
             if portion.wait is None or (portion.wait and monotonic() >= ends):
                 break
             self._pause.wait(portion.wait)
+        if stay and self._bell.asleep(bell.DISPATCH):
+            self._bell.ring(bell.DISPATCH, bell.DEFAULT, because="rung at the end of a tick")
         return sent
 
     def _publish(self, portion: Portion) -> bool:
