@@ -48,7 +48,7 @@ def test_a_server_that_is_away_is_told_from_a_wrong_question(rows: Rows) -> None
 
 
 def test_no_statement_is_compiled(rows: Rows) -> None:
-    """Where a server compiles, and the planner expects many rows, a claim would take 300 ms instead of 4."""
+    """Where a server can compile and the planner expects many rows, a claim takes ten times as long."""
     assert rows.scalar("SHOW jit") == "off"
 
 
