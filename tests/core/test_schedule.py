@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker.core.schedule import BUCKETS, EDGES, Clock, position
+from tracker.core.schedule import BUCKETS, EDGES, Clock, Evidence, position
 
 ages = st.floats(0, 20_000)
 prices = st.floats(0.001, 50)
@@ -187,3 +187,32 @@ def test_cold_start_expects_about_twice_what_was_waited() -> None:
     assert clock.hazard(0) == pytest.approx(1 / 30)
     assert clock.next_gap(0, 0.5, 60) == pytest.approx(sqrt(2 * 0.5 * 30), rel=0.05)
     assert log(clock.hazard(0) / clock.hazard(40)) > 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 5000), st.floats(0, 900), st.booleans()), max_size=30))
+def test_evidence_summed_up_is_the_sum_of_what_each_poll_shows(looks: list[tuple[float, float, bool]]) -> None:
+    gathered, each = Evidence(), [[0.0, 0.0, 0.0] for _ in range(BUCKETS)]
+    for a, length, done in looks:
+        shown = Clock().evidence(a, a + length, done=done)
+        for bucket, *values in shown:
+            each[bucket] = [x + y for x, y in zip(each[bucket], values, strict=True)]
+        if done:
+            gathered.add(shown)
+        else:
+            gathered.pending(a, a + length)
+    found = [[0.0, 0.0, 0.0] for _ in range(BUCKETS)]
+    for bucket, *values in gathered.sums():
+        found[bucket] = values
+    assert found == [pytest.approx(values, abs=1e-6) for values in each]
+
+
+def test_evidence_that_could_not_be_stored_is_added_to_what_came_meanwhile() -> None:
+    before, after = Evidence(), Evidence()
+    before.pending(0.0, 40.0)
+    before.add(Clock().evidence(20.0, 60.0, done=True))
+    after.pending(10.0, 30.0)
+    after.add(before.sums())
+    assert sum(watched for *_, watched in after.sums()) == pytest.approx(
+        20.0 + sum(watched for *_, watched in before.sums())
+    )
+    assert sum(ended for _, _, ended, _ in after.sums()) == pytest.approx(1.0)

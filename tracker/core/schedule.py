@@ -8,7 +8,7 @@ A constant interval is optimal only for memoryless durations; every bit of shape
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import exp, expm1, inf, log, sqrt
 
@@ -130,6 +130,50 @@ class Clock:
             j += sqrt(h) * (alive - after) / h
             alive = after
         return mean / (j * j)
+
+
+class Evidence:
+    """What many polls show of one clock, summed up per bucket: to store and merge later.
+
+    A task that stays pending passes whole buckets but for the first and the last: only those two are touched for each poll, thousands of
+    which come in a second, and the whole ones in between are counted when all is added up.
+    """
+
+    __slots__ = ("_ended", "_entered", "_within")
+
+    def __init__(self) -> None:
+        self._within = _zeros()  # seconds, of which whole buckets are left out
+        self._entered = [0] * BUCKETS  # how many more tasks pass whole buckets from here on
+        self._ended: dict[int, list[float]] = {}
+
+    def pending(self, a: float, b: float) -> None:
+        """A task was seen pending at age b, the look before was at age a: `passage`, summed up."""
+        if b <= a:
+            return
+        first, last = bisect(EDGES, a, 1, BUCKETS) - 1, bisect(EDGES, b, 1, BUCKETS) - 1
+        within = self._within
+        within[first] -= a - EDGES[first]
+        within[last] += b - EDGES[last]
+        if first != last:
+            self._entered[first] += 1
+            self._entered[last] -= 1
+
+    def add(self, shown: Iterable[tuple[int, float, float, float]]) -> None:
+        """Further evidence, as `Clock.evidence` gives it."""
+        for bucket, *values in shown:
+            self._ended[bucket] = [x + y for x, y in zip(self._ended.get(bucket, (0.0, 0.0, 0.0)), values, strict=True)]
+
+    def sums(self) -> list[tuple[int, float, float, float]]:
+        """All of it as (bucket, passages, ends, seconds watched), of the buckets that were touched."""
+        shown, through = [], 0
+        for bucket in range(BUCKETS):
+            through += self._entered[bucket]
+            width = EDGES[bucket + 1] - EDGES[bucket]
+            pending = max(0.0, self._within[bucket] + through * width)
+            passed, ended, watched = self._ended.get(bucket, (0.0, 0.0, 0.0))
+            if pending or watched:
+                shown.append((bucket, pending / width + passed, ended, pending + watched))
+        return shown
 
 
 def passage(a: float, b: float) -> list[tuple[int, float, float, float]]:

@@ -98,13 +98,14 @@ class Multi:
             self._resting.add(descriptor)
             return
         self._resting.discard(descriptor)
-        known = descriptor in self._watched
-        self._watched.add(descriptor)
-        if known:
-            # Not there: it was closed while it rested, which took it out, and this is another socket of the same number.
-            with suppress(FileNotFoundError):
+        if descriptor in self._watched:
+            try:  # at no cost where it goes well, which `suppress` is not: this is done for each request
                 self._epoll.modify(descriptor, _WANTED[what])
+            except FileNotFoundError:
+                pass  # it was closed while it rested, which took it out, and this is another socket of the same number
+            else:
                 return
+        self._watched.add(descriptor)
         self._epoll.register(descriptor, _WANTED[what])
 
     def _forget(self, descriptor: int) -> None:

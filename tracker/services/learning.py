@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from math import sqrt
 from time import monotonic
 
-from tracker.core.schedule import BUCKETS, Clock, passage, position
+from tracker.core.schedule import BUCKETS, Clock, Evidence, position
 from tracker.store import clocks
 from tracker.store.clocks import Delta, Learned
 from tracker.store.db import Database
@@ -36,7 +36,7 @@ class Learning:
         self._least: dict[int, float] = {}
         self._learned_at = float("-inf")
         self._processing: dict[int, int] = {}
-        self._gathered: dict[int, dict[int, list[float]]] = {}
+        self._gathered: dict[int, Evidence] = {}
 
     def refresh(self, clock_ids: Iterable[int]) -> None:
         """Read the clocks again when they are stale, or one of these is new. Opens a transaction of its own."""
@@ -102,7 +102,13 @@ class Learning:
         """A well-formed answer came: the generation was still pending (or is done) at the time it was asked about."""
         before = 0.0 if a.watched is None else max(0.0, a.watched - a.clock)
         at = max(before + 1e-3, a.asked - a.clock)
-        self._gather(a.clock_id, self._clock(a).clock.evidence(before, at, done=True) if done else passage(before, at))
+        evidence = self._gathered.get(a.clock_id)
+        if evidence is None:
+            evidence = self._gathered[a.clock_id] = Evidence()
+        if done:
+            evidence.add(self._clock(a).clock.evidence(before, at, done=True))
+        else:
+            evidence.pending(before, at)
 
     def _clock(self, a: Asked) -> Learned:
         return self._learned.get(a.clock_id, self._cold)
@@ -111,27 +117,17 @@ class Learning:
     def handing_over(self) -> Iterator[list[Delta]]:
         """What was gathered since the last time, to be stored within the block; it is gathered still when the block fails."""
         gathered, self._gathered = self._gathered, {}
+        sums = {clock_id: evidence.sums() for clock_id, evidence in sorted(gathered.items())}
         try:
             yield [
-                Delta(clock_id, list(cells), *(list(column) for column in zip(*cells.values(), strict=True)))
-                for clock_id, cells in sorted(gathered.items())
-                if cells
+                Delta(clock_id, *(list(column) for column in zip(*shown, strict=True)))
+                for clock_id, shown in sums.items()
+                if shown
             ]
         except BaseException:
-            for clock_id, cells in gathered.items():
-                self._gather(clock_id, ((bucket, p, e, w) for bucket, (p, e, w) in cells.items()))
+            for clock_id, shown in sums.items():
+                self._gathered.setdefault(clock_id, Evidence()).add(shown)
             raise
-
-    def _gather(self, clock_id: int, evidence: Iterable[tuple[int, float, float, float]]) -> None:
-        cells = self._gathered.setdefault(clock_id, {})
-        for bucket, passed, ended, watched in evidence:
-            cell = cells.get(bucket)
-            if cell is None:
-                cells[bucket] = [passed, ended, watched]
-            else:
-                cell[0] += passed
-                cell[1] += ended
-                cell[2] += watched
 
 
 def _interpolated(gaps: list[float], age: float) -> float:

@@ -31,7 +31,7 @@ MOST_COUNTED = 500
 SLOW = timedelta(seconds=1)
 """A batch that is open for longer keeps somebody busy who could see others through."""
 
-_AGE = "extract(epoch FROM CAST(:now AS timestamptz) - p.clock_from)::float8"
+_AGE = "date_part('epoch', CAST(:now AS timestamptz) - p.clock_from)"
 _POSITION = (
     f"CASE WHEN {_AGE} < {EDGES[1]} THEN greatest({_AGE}, 0) / {EDGES[1]}"
     f" ELSE least(1 + {BUCKETS - 1} * ln({_AGE} / {EDGES[1]}) / ln(1800.0::float8), {BUCKETS}) END"
@@ -41,24 +41,24 @@ _POSITION = (
 _GAP = f"""(SELECT (c.gaps[floor(x.at)::int + 1] * (1 - (x.at - floor(x.at)))
                    + c.gaps[least(floor(x.at)::int + 2, {BUCKETS + 1})] * (x.at - floor(x.at)))
                   * CASE WHEN p.price IS NULL THEN 1 ELSE sqrt(p.price / c.price) END
-             FROM clocks c, LATERAL (SELECT {_POSITION} AS at) x WHERE c.id = p.clock_id)"""
+             FROM clocks c, LATERAL (SELECT {_POSITION} AS at OFFSET 0) x WHERE c.id = p.clock_id)"""
 _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane = 1 THEN 600 ELSE
     greatest({SHORTEST_CLAIM}, least(least({_GAP} * (0.9 + 0.2 * random()), coalesce(p.longest, :longest) * (0.9 + 0.1 * random()))
                                      * coalesce((SELECT s.stretch FROM strained s WHERE s.id = p.credential_id), 1),
-                                     extract(epoch FROM p.timeout_at - CAST(:now AS timestamptz))::float8)) END)"""
+                                     date_part('epoch', p.timeout_at - CAST(:now AS timestamptz)))) END)"""
 
 # Locked before the claim, in a statement of its own: the claim then sees the flights of whoever held them before us.
-READY = """
+READY = text("""
 SELECT c.id FROM credentials c
  WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
    AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
              (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
-   FOR NO KEY UPDATE OF c SKIP LOCKED"""
+   FOR NO KEY UPDATE OF c SKIP LOCKED""")
 # `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts.
 
 # Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. But only where
 # the budget binds, and the lag counts no further than it takes to let through what is due: a pause or a stand-still leaves a lag, too.
-CLAIM = f"""
+CLAIM = text(f"""
 WITH slow AS MATERIALIZED (
     SELECT count(DISTINCT batch_id) AS batches FROM flights WHERE taken AND until > :now AND until < :slow),
 purse AS MATERIALIZED (
@@ -122,7 +122,7 @@ UPDATE polls p
    SET due_at = {_NEXT}, asked_at = :now, fence = p.fence + 1,
        watched_at = CASE WHEN p.failures = 0 AND p.asked_at IS NOT NULL THEN p.asked_at ELSE p.watched_at END
  WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
-RETURNING CAST(p.generation_id AS text), p.fence, p.clock_id"""
+RETURNING CAST(p.generation_id AS text), p.fence, p.clock_id""")
 # `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
 # Who was served last is last in turn.
 
@@ -142,11 +142,11 @@ def claim(
 
     While `most_slow` batches are open for long, credentials whose answers take long or fail wait for their own flights to land.
     """
-    held = list(tx.execute(text(READY), {"now": now}).scalars())
+    held = list(tx.execute(READY, {"now": now}).scalars())
     if not held:
         return []
     rows = tx.execute(
-        text(CLAIM),
+        CLAIM,
         {
             "now": now,
             "held": held,
@@ -264,7 +264,7 @@ ASKED = """
     SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, p.fence, p.clock_id,
            date_part('epoch', p.clock_from), date_part('epoch', p.watched_at), date_part('epoch', p.asked_at), date_part('epoch', p.due_at),
            date_part('epoch', p.timeout_at), p.price, coalesce(p.longest, %s)::float8, g.state, g.provider_status, p.progress,
-           p.failures, p.problem_code, p.problem_run, p.answered_late, g.outputs,
+           p.failures, p.problem_code, p.problem_run, p.answered_late, nullif(g.outputs, '[]'),
            date_part('epoch', g.registered_at), date_part('epoch', g.submitted_at), date_part('epoch', g.give_up_at)
       FROM unnest(CAST(%s AS uuid[]), CAST(%s AS int[])) AS a (id, fence)
            CROSS JOIN LATERAL (SELECT * FROM polls WHERE generation_id = a.id AND fence = a.fence LIMIT 1) p
