@@ -220,3 +220,32 @@ def test_nobody_registers_with_an_account_that_is_being_deleted(place: Place) ->
     alive = [g for g in made if isinstance(g, Generation)]
     assert {place.get(g).state for g in alive} <= {"failed"}, "none is left pending without an account"
     assert place.scalar("SELECT count(*) FROM polls") == 0
+
+
+def test_what_is_registered_in_the_same_moment_shares_a_transaction_and_each_gets_its_own_answer(place: Place) -> None:
+    _register(place, "before", model="a")
+    held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(16) as threads:
+        with place.services.database.transaction() as tx:
+            credentials.lock(tx, credentials.of_project(tx, place.project)[0].id, against_use=True)
+            first = [threads.submit(_register, place, f"first-{n}") for n in range(2)]
+            until(lambda: place.scalar(held) == 2, "both turns wait for the account")
+            same = [threads.submit(_register, place, "same") for _ in range(2)]
+            other = threads.submit(_register, place, "before", model="b")
+            wrong = threads.submit(_register, place, "wrong", credential="nobody")
+            until(lambda: len(place.services.registration._together._waiting) == 4, "the rest waits for its turn")
+        assert all(one.result(10).created for one in first)
+        assert sorted(one.result(10).created for one in same) == [False, True]
+        with pytest.raises(ConflictError):
+            other.result(10)
+        with pytest.raises(InvalidError):
+            wrong.result(10)
+    assert place.scalar("SELECT count(*) FROM generations") == 4
+
+
+def test_what_only_one_makes_fail_fails_for_nobody_else(place: Place) -> None:
+    # No form lets a NUL through; the database refuses it, and with it everything of its transaction.
+    bad = _form("bad").model_copy(update={"task_id": "b\0d"})
+    outcomes = place.services.registration._register_each([(place.project, f) for f in (_form("a"), bad, _form("c"))])
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Registered", "DataError", "Registered"]
+    assert {row["task_id"] for row in place.rows("SELECT task_id FROM generations")} == {"a", "c"}

@@ -18,8 +18,9 @@ from tracker.core.lifecycle import FINAL, RETRACKABLE
 from tracker.core.urls import host_of
 from tracker.errors import ConflictError, FieldProblem, InvalidError, NotFoundError
 from tracker.services import steps
+from tracker.services.accounts import chosen, no_credential
 from tracker.services.forms import GenerationChange
-from tracker.services.registration import chosen, no_credential, subject_of
+from tracker.services.registration import subject_of
 from tracker.store import artifacts, clocks, credentials, db, endpoints, events, generations, outbox, schedule
 from tracker.store.clocks import Learned
 from tracker.store.db import Database, Transaction

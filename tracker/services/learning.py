@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from math import sqrt
 from time import monotonic
@@ -11,7 +11,7 @@ from time import monotonic
 from tracker.core.schedule import BUCKETS, Clock, Evidence, position
 from tracker.store import clocks
 from tracker.store.clocks import Delta, Learned
-from tracker.store.db import Database
+from tracker.store.db import Database, Transaction
 from tracker.store.due import SHORTEST_CLAIM, Asked
 
 CLOCKS_FRESH = 10.0
@@ -23,6 +23,26 @@ TOLERANCE = 1.25
 MOST_SPREAD = 1.1
 SOONEST = 0.5
 """Seconds between two polls of one generation at least: no provider's state moves faster than people care."""
+
+
+class FreshClocks:
+    """The clocks that new generations start on, made where they are missing and kept for as long as a fold may be away."""
+
+    def __init__(self, price: float) -> None:
+        self._price = price
+        self._kept: dict[tuple[str, str], Learned] = {}
+        self._since = float("-inf")
+
+    def of(self, tx: Transaction, subjects: Collection[tuple[str, str]]) -> dict[tuple[str, str], Learned]:
+        """The clocks of these (provider, subject)."""
+        if monotonic() - self._since > CLOCKS_FRESH:
+            self._kept, self._since = {}, monotonic()
+        kept = self._kept
+        missing = [key for key in subjects if key not in kept]
+        if missing:
+            # A whole replacement: other threads look at the same time.
+            kept = self._kept = kept | clocks.ensure(tx, missing, "waiting", price=self._price)
+        return {key: kept[key] for key in subjects}
 
 
 class Learning:

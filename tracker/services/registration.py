@@ -16,12 +16,16 @@ from tracker.core.generation import Generation, State
 from tracker.core.urls import host_of
 from tracker.errors import ConflictError, FieldProblem, InvalidError, TrackerError
 from tracker.services import steps
+from tracker.services.accounts import chosen, no_credential
 from tracker.services.forms import RegistrationForm
-from tracker.store import clocks, credentials, db, endpoints, generations, keeping, outbox, schedule
+from tracker.services.learning import FreshClocks
+from tracker.services.together import Together
+from tracker.store import credentials, db, endpoints, generations, keeping, outbox, schedule
 from tracker.store.clocks import Learned
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
 from tracker.store.generations import Task
+from tracker.store.keeping import Rules
 from tracker.store.schedule import Scheduled
 
 log = logging.getLogger(__name__)
@@ -76,26 +80,46 @@ class Registration:
     ) -> None:
         self._database, self._bell, self._policy = database, bell_, policy
         self._price, self._longest, self._base_url = price, longest, base_url
+        self._together = Together(self._register_each)
+        self._waiting = FreshClocks(price)
 
     def register(self, project_id: UUID, form: RegistrationForm) -> Registered:
-        """Register one task. InvalidError, or ConflictError with the stored id when it is registered differently."""
-        outcome = self.register_many(project_id, [form])[0]
-        if isinstance(outcome, TrackerError):
+        """Register one task. InvalidError, or ConflictError with the stored id when it is registered differently.
+
+        What callers register in the same moment goes into one transaction.
+        """
+        outcome = self._together.do((project_id, form))
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def _register_each(self, items: Sequence[tuple[UUID, RegistrationForm]]) -> list[Registered | Exception]:
+        """One outcome for each, in order. What fails for all of a project fails for nobody but him who caused it."""
+        outcomes: dict[int, Registered | Exception] = {}
+        for project_id in {project_id for project_id, _ in items}:
+            places = [place for place, item in enumerate(items) if item[0] == project_id]
+            try:
+                outcomes |= zip(places, self.register_many(project_id, [items[p][1] for p in places]), strict=True)
+            except Exception as wrong:  # noqa: BLE001 - whatever it is, it is raised where it belongs
+                alone = len(places) == 1 or db.unreachable(wrong)
+                outcomes |= {p: wrong if alone else self._register_each([items[p]])[0] for p in places}
+        return [outcomes[place] for place in range(len(items))]
 
     def register_many(
         self, project_id: UUID, forms: Sequence[RegistrationForm | InvalidError]
     ) -> list[Registered | TrackerError]:
         """Register many tasks in one transaction; what is wrong with one does not hinder the others."""
         with self._database.looking() as tx:
-            now, accounts = db.now(tx), credentials.of_project(tx, project_id)
+            rules, now = keeping.rules_now(tx, project_id)
+            accounts = credentials.of_project(tx, project_id)
             checked = [self._checked(form, accounts, now) for form in forms]
-            found = self._look_up(tx, project_id, [wish for wish in checked if isinstance(wish, _Wish)])
+            wishes = [wish for wish in checked if isinstance(wish, _Wish)]
+            found = self._look_up(tx, project_id, wishes, rules)
+        if not wishes:
+            return [outcome for outcome in checked if isinstance(outcome, TrackerError)]
         with self._database.transaction() as tx:
-            now = db.now(tx)
             # An account may have been deleted since; those that are held here cannot be until we are done.
-            serving = credentials.hold(tx, {wish.account.id for wish in checked if isinstance(wish, _Wish)})
+            serving, now = credentials.hold(tx, {wish.account.id for wish in wishes})
             checked = [self._still_served(wish, serving) for wish in checked]
             stored, made = self._store(tx, project_id, [w for w in checked if isinstance(w, _Wish)], found, now)
         _tell(list(made.values()))
@@ -126,12 +150,12 @@ class Registration:
             problems.append(no_credential(form.provider, form.credential))
         return InvalidError(*problems) if problems or account is None else _Wish(form, account)
 
-    def _look_up(self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish]) -> _Found:
+    def _look_up(self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], rules: Rules) -> _Found:
         hosts = {host_of(wish.form.webhook_url) for wish in wishes if wish.form.webhook_url is not None}
         return _Found(
             receivers=endpoints.receivers_of_hosts(tx, project_id, hosts) if hosts else {},
-            clocks=clocks.ensure(tx, {wish.clock for wish in wishes}, "waiting", price=self._price),
-            download=keeping.rules(tx, project_id).download,
+            clocks=self._waiting.of(tx, {wish.clock for wish in wishes}),
+            download=rules.download,
         )
 
     @staticmethod
@@ -232,30 +256,6 @@ def _entry(g: Generation) -> Scheduled:
         generation_id=g.id, credential_id=g.credential_id, clock_id=g.clock_id, due_at=g.next_poll_at, clock_from=g.clock_from,
         timeout_at=g.timeout_at, price=g.poll_price, longest=g.poll_longest,
     )  # fmt: skip
-
-
-def chosen(accounts: Sequence[Credential], provider: str, name: str) -> Credential | None:
-    """The credential that `name` means for `provider`.
-
-    One stored by hand comes before the environment's. `default` falls back to the built-in simulator's where nothing else serves the
-    provider, so that a first try works without any key.
-    """
-    serving = [account for account in accounts if provider in account.providers]
-    named = [account for account in serving if account.name == name]
-    if not named and name == "default":
-        named = [account for account in serving if account.name == "simulator" and account.environment_provider]
-    return named[0] if named else None
-
-
-def no_credential(provider: str, name: str) -> FieldProblem:
-    """What to do when a registration names a credential that is not there."""
-    variable = f"TRACKER_{provider.upper().replace('-', '_')}_API_KEY"
-    mend = f"PUT /v1/credentials/{name} with providers [{provider!r}]"
-    return FieldProblem(
-        "credential",
-        f"there is no credential {name!r} for {provider}; {mend}"
-        + (f", or set {variable}" if name == "default" else ""),
-    )
 
 
 def subject_of(g: Generation) -> str:

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from tracker.core.pausing import Health
+from tracker.store import db
 from tracker.store.db import Transaction
 
 
@@ -80,13 +81,15 @@ def lock(tx: Transaction, credential_id: int, *, against_use: bool = False) -> C
     return None if row is None else _credential(row)
 
 
-def hold(tx: Transaction, ids: Collection[int]) -> dict[int, Sequence[str]]:
-    """Keep these credentials from being deleted until the end of the transaction; returns what each serves now."""
+def hold(tx: Transaction, ids: Collection[int]) -> tuple[dict[int, Sequence[str]], datetime]:
+    """Keep these credentials from being deleted until the end of the transaction; what each serves now, and the time by then."""
     rows = tx.execute(
-        text("SELECT id, providers FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"),
+        text(
+            "SELECT id, providers, clock_timestamp() AS now FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"
+        ),
         {"ids": sorted(ids)},
-    )
-    return {row.id: row.providers for row in rows}
+    ).all()
+    return {row.id: row.providers for row in rows}, rows[-1].now + db.ahead(tx) if rows else db.now(tx)
 
 
 def by_token(tx: Transaction, token: str) -> Credential | None:
