@@ -168,7 +168,7 @@ class Delivery:
     def _claim(self, poster: Poster) -> None:
         limit, crowd = _room(poster.flying)
         with self._database.transaction() as tx:
-            now = db.now(tx)
+            now = sending.begin(tx)
             claimed = sending.claim(tx, now=now, limit=limit, late=LATE_AT_ONCE - self._late, crowd=crowd)
         self._hungry = len(claimed.outgoing) == limit
         self._claim_at = monotonic() + (RESTING if claimed.again is None else claimed.again)

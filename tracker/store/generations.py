@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import text
 
 from tracker.core.generation import Generation, LastProblem, State
@@ -168,40 +167,30 @@ def newest(tx: Transaction, project_id: UUID, filters: Filters, limit: int) -> l
     return [_generation(row) for row in rows]
 
 
-_REWRITE = """
-UPDATE generations
-   SET state = :state, provider_status = :provider_status, outputs = CAST(:outputs AS jsonb), error = CAST(:error AS jsonb),
-       progress = :progress, kind = :kind, credential_id = :credential_id, metadata = CAST(:metadata AS jsonb), tags = :tags,
-       webhook_url = :webhook_url, webhook_receiver_id = :webhook_receiver_id, download = :download, timeout = :timeout,
-       timeout_at = :timeout_at, give_up_at = :give_up_at, finished_at = :finished_at, version = :version, sequence = :sequence,
-       changed_at = greatest(changed_at, :changed_at)
- WHERE id = :id"""
+_REWRITTEN = {
+    "id": "uuid", "state": "text", "provider_status": "text", "outputs": "jsonb", "error": "jsonb", "progress": "real", "kind": "text",
+    "credential_id": "int", "metadata": "jsonb", "tags": "text[]", "webhook_url": "text", "webhook_receiver_id": "int",
+    "download": "text[]", "timeout": "float8", "timeout_at": "timestamptz", "give_up_at": "timestamptz", "finished_at": "timestamptz",
+    "version": "int", "sequence": "int",
+}  # fmt: skip
+_REWRITE = f"""
+UPDATE generations g
+   SET {", ".join(f"{name} = r.{name}" for name in _REWRITTEN if name not in {"id", "timeout"})},
+       timeout = make_interval(secs => r.timeout), changed_at = greatest(g.changed_at, :changed_at)
+  FROM {records(_REWRITTEN)} WHERE g.id = r.id"""
 
 
 def rewrite(tx: Transaction, generations: Sequence[Generation], now: datetime) -> None:
     """Store locked generations as they are now."""
-    if not generations:
-        return
-    same = (
-        "id", "provider_status", "progress", "kind", "credential_id", "webhook_url", "webhook_receiver_id", "timeout",
-        "timeout_at", "give_up_at", "finished_at", "version", "sequence",
-    )  # fmt: skip
-    tx.execute(
-        text(_REWRITE),
-        [
-            {name: getattr(g, name) for name in same}
-            | {
-                "state": g.state.value,
-                "outputs": orjson.dumps(outputs_to(g.outputs)).decode(),
-                "error": None if g.error is None else orjson.dumps(failure_to(g.error)).decode(),
-                "metadata": orjson.dumps(g.metadata).decode(),
-                "tags": list(g.tags),
-                "download": None if g.download is None else list(g.download),
-                "changed_at": now,
-            }
-            for g in generations
-        ],
-    )
+    if generations:
+        rows = as_records(
+            generations,
+            _REWRITTEN,
+            outputs=[outputs_to(g.outputs) for g in generations],
+            error=[failure_to(g.error) for g in generations],
+            timeout=[g.timeout.total_seconds() for g in generations],
+        )
+        tx.execute(text(_REWRITE), {"rows": rows, "changed_at": now})
 
 
 def delete(tx: Transaction, project_id: UUID, generation_id: UUID) -> bool:
@@ -218,10 +207,11 @@ def keep_answers(tx: Transaction, answers: Sequence[tuple[UUID, bytes]], now: da
     if answers:
         tx.execute(
             text(
-                "INSERT INTO answers (generation_id, body, at) VALUES (:id, :body, :at)"
+                "INSERT INTO answers (generation_id, body, at)"
+                " SELECT id, body, :at FROM unnest(CAST(:ids AS uuid[]), CAST(:bodies AS bytea[])) AS a (id, body) ORDER BY id"
                 " ON CONFLICT (generation_id) DO UPDATE SET body = excluded.body, at = excluded.at"
             ),
-            [{"id": key, "body": body, "at": now} for key, body in sorted(answers)],
+            {"ids": [key for key, _ in answers], "bodies": [body for _, body in answers], "at": now},
         )
 
 

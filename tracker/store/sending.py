@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from tracker.core.circuit import OPENS, Health
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, ahead
 from tracker.store.rows import as_records, records
 
 LEASE = timedelta(seconds=45)
@@ -133,13 +133,24 @@ LOOK_AGAIN = 0.005
 """Seconds. Another worker's claim holds its locks for about as long."""
 
 
+def begin(tx: Transaction) -> datetime:
+    """The time, in a transaction that is about to claim.
+
+    Both statements of a claim have one good plan whatever the values are, and making it anew each time would cost more than running it
+    (measured). It is said with the question for the time: each round trip is time that a webhook comes later.
+    """
+    row = tx.execute(
+        text("SELECT set_config('plan_cache_mode', 'force_generic_plan', true), clock_timestamp() AS now")
+    ).one()
+    now: datetime = row.now
+    return now + ahead(tx)
+
+
 def claim(tx: Transaction, *, now: datetime, limit: int, late: int, crowd: int = 1) -> Claimed:
     """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts.
 
     Each receiver's cap in flight is divided by `crowd`, down to one.
     """
-    # Both have one good plan whatever the values are, and making it anew each time would cost more than running it (measured).
-    tx.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
     due = tx.execute(text(_LOCK), {"now": now}).all()
     ours = [row.id for row in due if row.ours]
     if not ours:
