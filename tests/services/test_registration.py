@@ -7,13 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from tracker.core import ids
 from tracker.core.generation import Generation
 from tracker.errors import ConflictError, InvalidError, TrackerError
 from tracker.services.forms import CredentialForm, RegistrationForm
 from tracker.services.registration import Registered
-from tracker.store import credentials
+from tracker.store import credentials, generations
 
 from .conftest import Place, until
 
@@ -249,3 +250,24 @@ def test_what_only_one_makes_fail_fails_for_nobody_else(place: Place) -> None:
     outcomes = place.services.registration._register_each([(place.project, f) for f in (_form("a"), bad, _form("c"))])
     assert [type(outcome).__name__ for outcome in outcomes] == ["Registered", "DataError", "Registered"]
     assert {row["task_id"] for row in place.rows("SELECT task_id FROM generations")} == {"a", "c"}
+
+
+def test_rewriting_one_or_some_of_many_reads_no_table_whole(place: Place) -> None:
+    made = place.services.registration.register_many(place.project, [_form(f"t{n}") for n in range(1000)])
+    place.change("ANALYZE generations")
+    found = [outcome.generation for outcome in made if isinstance(outcome, Registered)]
+    for some in (found[:1], found[:50]):
+        with place.services.database.transaction() as tx:
+            seen: list[str] = []
+
+            def explained(
+                connection: Any, _cursor: Any, statement: str, values: Any, *_: Any, seen: list[str] = seen
+            ) -> None:
+                if "UPDATE generations" in statement and not statement.startswith("EXPLAIN"):
+                    seen += [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", values)]
+
+            event.listen(tx, "before_cursor_execute", explained)
+            generations.rewrite(tx, some, place.now())
+        plan = "\n".join(seen)
+        assert "Index Scan" in plan, plan
+        assert "Seq Scan" not in plan, plan

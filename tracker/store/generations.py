@@ -12,7 +12,16 @@ from sqlalchemy import text
 
 from tracker.core.generation import Generation, LastProblem, State
 from tracker.store.db import Transaction
-from tracker.store.rows import as_records, failure_from, failure_to, outputs_from, outputs_to, problem_from, records
+from tracker.store.rows import (
+    as_records,
+    failure_from,
+    failure_to,
+    one_record,
+    outputs_from,
+    outputs_to,
+    problem_from,
+    records,
+)
 
 _COLUMNS = """
 SELECT g.*, c.name AS credential, p.fence, p.due_at, p.asked_at, p.progress AS poll_progress, p.problem_code, p.problem_message,
@@ -177,7 +186,11 @@ _REWRITE = f"""
 UPDATE generations g
    SET {", ".join(f"{name} = r.{name}" for name in _REWRITTEN if name not in {"id", "timeout"})},
        timeout = make_interval(secs => r.timeout), changed_at = greatest(g.changed_at, :changed_at)
-  FROM {records(_REWRITTEN)} WHERE g.id = r.id"""
+  FROM """
+# The planner takes a set of records for a hundred, and would read a smaller table whole for one of them: so one is said to be one, and
+# of many the ids are given a second time.
+_REWRITE_ONE = f"{_REWRITE}{one_record(_REWRITTEN)} WHERE g.id = r.id"
+_REWRITE_MANY = f"{_REWRITE}{records(_REWRITTEN)} WHERE g.id = r.id AND g.id = ANY (:ids)"
 
 
 def rewrite(tx: Transaction, generations: Sequence[Generation], now: datetime) -> None:
@@ -190,7 +203,8 @@ def rewrite(tx: Transaction, generations: Sequence[Generation], now: datetime) -
             error=[failure_to(g.error) for g in generations],
             timeout=[g.timeout.total_seconds() for g in generations],
         )
-        tx.execute(text(_REWRITE), {"rows": rows, "changed_at": now})
+        many = {"ids": [g.id for g in generations]} if len(generations) > 1 else {}
+        tx.execute(text(_REWRITE_MANY if many else _REWRITE_ONE), {"rows": rows, "changed_at": now, **many})
 
 
 def delete(tx: Transaction, project_id: UUID, generation_id: UUID) -> bool:

@@ -47,9 +47,16 @@ def problem_from(stored: dict[str, Any] | None) -> LastProblem | None:
 
 def records(types: Mapping[str, str]) -> str:
     """What to select from, where the parameter `rows` holds objects with these columns."""
-    return (
-        f"json_to_recordset(CAST(:rows AS json)) AS r ({', '.join(f'{name} {type_}' for name, type_ in types.items())})"
-    )
+    return f"json_to_recordset(CAST(:rows AS json)) AS r {_columns(types)}"
+
+
+def one_record(types: Mapping[str, str]) -> str:
+    """Likewise, where `rows` holds a single object, as the planner then knows."""
+    return f"json_to_record(CAST(:rows AS json) -> 0) AS r {_columns(types)}"
+
+
+def _columns(types: Mapping[str, str]) -> str:
+    return f"({', '.join(f'{name} {type_}' for name, type_ in types.items())})"
 
 
 def as_records(objects: Iterable[Any], types: Mapping[str, str], **made: list[Any]) -> str:
