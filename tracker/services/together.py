@@ -47,12 +47,13 @@ class Together(Generic[Item, Result]):
             others = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST - 1))]
         try:
             result, *results = self._work([item, *(other for other, _ in others)])
+            served = list(zip(others, results, strict=True))
         except BaseException as wrong:
             for _, waits in others:
                 waits.set_exception(wrong)
             raise
         else:
-            for (_, waits), theirs in zip(others, results, strict=True):
+            for (_, waits), theirs in served:
                 waits.set_result((theirs,))
             return result
         finally:
