@@ -40,9 +40,15 @@ class FaultProxy:
             if self.refusing:
                 self._reset(inner)
                 continue
-            outer = socket.create_connection(("127.0.0.1", self._to))
-            threading.Thread(target=self._pass, args=(inner, outer), kwargs={"up": True}, daemon=True).start()
-            threading.Thread(target=self._pass, args=(outer, inner), kwargs={"up": False}, daemon=True).start()
+            threading.Thread(target=self._connect, args=(inner,), daemon=True).start()
+
+    def _connect(self, inner: socket.socket) -> None:
+        """Both ends are closed here, once neither direction reads any more: who closes in one of them races the other."""
+        with inner, socket.create_connection(("127.0.0.1", self._to)) as outer:
+            upwards = threading.Thread(target=self._pass, args=(inner, outer), kwargs={"up": True}, daemon=True)
+            upwards.start()
+            self._pass(outer, inner, up=False)
+            upwards.join()
 
     def _pass(self, source: socket.socket, target: socket.socket, *, up: bool) -> None:
         passed = 0
@@ -53,7 +59,8 @@ class FaultProxy:
                     self.cuts_left -= 1
                     self.cuts += 1
                     self._reset(source)
-                    break
+                    target.shutdown(socket.SHUT_RDWR)
+                    return
                 if up and passed > self.cut_after and not self.flowing.is_set():
                     self.standing.set()
                     self.flowing.wait()
@@ -61,7 +68,6 @@ class FaultProxy:
         for wire in (source, target):
             with contextlib.suppress(OSError):
                 wire.shutdown(socket.SHUT_RDWR)
-                wire.close()
 
     @staticmethod
     def _reset(wire: socket.socket) -> None:
