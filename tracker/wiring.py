@@ -38,6 +38,7 @@ from tracker.services.registration import Registration
 from tracker.services.storing import Copies, remover
 from tracker.services.upkeep import Upkeep
 from tracker.settings import Settings
+from tracker.store import sending
 from tracker.store.db import Database
 from tracker.store.vault import Vault
 
@@ -89,6 +90,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
     Raises ConfigurationError for a secret that is missing or wrong; connects to nothing yet.
     """
     database = Database(settings.required("database_url"), size=pool, application=application)
+    sending_database = database.tuned(sending.SETTINGS, size=2)
     secret_keys = settings.required("secret_keys")
     vault = Vault(secret_keys)
     redis_url = settings.required("redis_url")
@@ -129,11 +131,11 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
             slots=settings.workers_poll,
         ),
         delivery=Delivery(
-            database,
+            sending_database,
             vault,
             bell,
             lambda: Poster(policy),
-            Aftermath(database, bell, disable_after=settings.endpoint_disable_after),
+            Aftermath(database, sending_database, bell, disable_after=settings.endpoint_disable_after),
         ),
         downloading=Downloading(
             database,

@@ -476,7 +476,7 @@ def test_a_lapsed_lease_is_no_attempt(place, receiver):
     endpoint(place, receiver)
     events(place, 1)
     with place.services.database.transaction() as tx:
-        claimed = sending.claim(tx, now=place.now(), limit=10, late=10)
+        claimed = sending.claim(tx, limit=10, late=10)
     assert len(claimed.outgoing) == 1
     assert place.send() == 0
     place.services.database.ahead += sending.LEASE
@@ -514,8 +514,8 @@ def test_the_hot_statements_read_by_index(place, receiver):
     )
     with place.services.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE"))
-    now = place.now()
-    with place.services.database.transaction() as tx:
+    now, tuned = place.now(), place.services.delivery._database
+    with tuned.transaction() as tx:
         common = {
             "now": now,
             "receivers": [1],
@@ -526,8 +526,61 @@ def test_the_hot_statements_read_by_index(place, receiver):
             "burst": 0.25,
             "crowd": 1,
         }
-        record = {"rows": "[]", "ids": ids * 50, "receivers": [1]}
-        for statement, values in ((sending._LOCK, {"now": now}), (sending._CLAIM, common), (sending._RECORD, record)):
+        ahead = timedelta(0)
+        record = {"rows": "[]", "ids": ids * 50, "receivers": [1], "ahead": ahead}
+        for statement, values in (
+            (sending._LOCK, {"ahead": ahead}),
+            (sending._CLAIM, common),
+            (sending._RECORD, record),
+        ):
             plan = "\n".join(row[0] for row in tx.execute(text("EXPLAIN " + statement), values))
-            assert "Seq Scan on deliveries" not in plan, plan
-            assert "Seq Scan on events" not in plan, plan
+            tables = "deliveries", "events", "signing_secrets", "endpoints", "receivers"
+            assert not [table for table in tables if f"Seq Scan on {table}" in plan], plan
+            assert "Bitmap" not in plan, plan
+            assert "deliveries_due" in plan or statement is sending._RECORD, plan
+
+
+def test_a_claim_says_whether_a_landing_makes_room_for_more(place, receiver):
+    endpoint(place, receiver)
+
+    def claim():
+        with place.services.database.transaction() as tx:
+            return sending.claim(tx, limit=100, late=100)
+
+    assert claim() == sending.Claimed([], None, more=False, at=None)
+    events(place, 2)
+    few = claim()
+    assert len(few.outgoing) == 2
+    assert not few.more
+    events(place, 4, "more")
+    filled = claim()
+    assert len(filled.outgoing) == 2, "of four at once"
+    assert filled.more
+    left = claim()
+    assert not left.outgoing
+    assert left.more, "another worker's landing makes room, too"
+    assert left.again == sending.CROWDED
+    place.services.database.ahead += sending.LEASE
+    assert len(claim().outgoing) == 4
+    place.services.database.ahead += sending.LEASE
+    place.change("UPDATE receivers SET quiet_until = :at", at=place.now() + timedelta(seconds=300))
+    place.change("UPDATE deliveries SET lane = 2")
+    held = claim()
+    assert not held.outgoing
+    assert not held.more, "time makes room for these, and no landing"
+    assert held.again == pytest.approx(300, abs=1)
+
+
+def test_an_event_waits_for_no_endpoint_that_does_not_want_it(place, receiver):
+    """Endpoints are held while an event is stored, for the sake of its deliveries: those of others may be held by anybody."""
+    wants = endpoint(place, receiver, "/a", tags=["a"])
+    others = [
+        endpoint(place, receiver, "/b", tags=["b"]),
+        endpoint(place, receiver, "/c", events=["generation.queued"]),
+        endpoint(place, receiver, "/d"),
+    ]
+    place.change("UPDATE endpoints SET providers = ARRAY['another'] WHERE id = :id", id=others[-1])
+    with place.services.database.transaction() as tx:
+        tx.execute(text("SELECT FROM endpoints WHERE id = ANY (:ids) FOR UPDATE"), {"ids": others})
+        events(place, 1, tags=["a"])
+    assert [d.endpoint_id for d in deliveries(place)] == [wants]

@@ -96,7 +96,7 @@ def test_a_failure_and_a_success_of_one_slice_count_in_the_order_in_which_they_l
         place.change("UPDATE receivers SET failing_since = NULL, failing = 0")
         events(place, 2, f"slice{n}-")
         with place.services.database.transaction() as tx:
-            claimed = sending.claim(tx, now=place.now(), limit=10, late=0).outgoing
+            claimed = sending.claim(tx, limit=10, late=0).outgoing
         answers = [Attempt(1, status, "status" if status == 500 else None, "", None) for status in (first, last)]
         aftermath.record([Sent(o, answer) for o, answer in zip(reversed(claimed), answers, strict=True)])
         assert (failing_since(place, it) is None) is (last == 204)

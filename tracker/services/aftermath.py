@@ -40,23 +40,24 @@ class Sent:
 
 
 class Aftermath:
-    """Records slices of attempts: one transaction for all of them, and one more for a receiver that is given up.
+    """Records slices of attempts: one statement for all, a transaction for how receivers are where that changed, one for each given up.
 
-    `disable_after`: an endpoint is disabled when every attempt failed for so long.
+    Should one of these not come about, the next failure of its receiver leads there again.
+
+    `sending_` is the database tuned for `sending`. `disable_after`: an endpoint is disabled when every attempt failed for so long.
     """
 
-    def __init__(self, database: Database, bell_: bell.Bell, *, disable_after: timedelta) -> None:
-        self._database, self._bell, self._disable_after = database, bell_, disable_after
+    def __init__(self, database: Database, sending_: Database, bell_: bell.Bell, *, disable_after: timedelta) -> None:
+        self._database, self._sending, self._bell, self._disable_after = database, sending_, bell_, disable_after
         self._worker = f"{socket.gethostname()}/{getpid()}"
 
     def record(self, sent: Sequence[Sent]) -> None:
         """Store what happened, unless somebody else's claim took over meanwhile."""
         if not sent:
             return
-        with self._database.transaction() as tx:
-            now = db.now(tx)
-            troubled = sending.record(tx, [self._attempted(s, now) for s in sent])
-            worn_out = self._judge_receivers(tx, sent, troubled, now)
+        with self._sending.looking() as tx:
+            troubled = sending.record(tx, [self._attempted(s) for s in sent])
+        worn_out = self._judge_receivers(sent, troubled)
         for s in sent:
             if not s.attempt.delivered:
                 self._tell(s)
@@ -65,7 +66,7 @@ class Aftermath:
         for s in worn_out:
             self._worn_out(s)
 
-    def _attempted(self, s: Sent, now: datetime) -> Attempted:
+    def _attempted(self, s: Sent) -> Attempted:
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret
         o, attempt, tries = s.outgoing, s.attempt, s.outgoing.tries + 1
         pause = None
@@ -79,7 +80,6 @@ class Aftermath:
             url=o.url,
             fence=o.fence,
             number=o.attempts + 1,
-            at=now - timedelta(milliseconds=attempt.duration_ms),
             duration_ms=attempt.duration_ms,
             status_code=attempt.status_code,
             error_class=attempt.error_class,
@@ -88,24 +88,25 @@ class Aftermath:
             state="delivered" if attempt.delivered else "failed" if pause is None else "pending",
             lane=o.lane if attempt.delivered else RETRIES,
             tries=tries,
-            due_at=None if pause is None else now + timedelta(seconds=pause),
-            ended_at=now if pause is None else None,
+            pause=pause,
         )
 
-    def _judge_receivers(self, tx: Transaction, sent: Sequence[Sent], troubled: set[int], now: datetime) -> list[Sent]:
+    def _judge_receivers(self, sent: Sequence[Sent], troubled: set[int]) -> list[Sent]:
         """Write how receivers are where that changed, which successes of healthy ones do not; returns the failures of the worn out."""
         failed = {s.outgoing.receiver_id: s for s in sent if not s.attempt.delivered}
         concerned = troubled | failed.keys()
         if not concerned:
             return []
-        before = sending.health(tx, concerned)
-        known = dict(before)
-        for s in sent:  # in the order in which they landed
-            health = known.get(s.outgoing.receiver_id)
-            if health is not None:  # it is none of those, or was deleted meanwhile
-                outcome = Outcome(s.attempt.error_class, s.attempt.status_code, s.attempt.retry_after)
-                known[s.outgoing.receiver_id] = circuit.after(health, outcome, now, random.random())  # noqa: S311 - as above
-        sending.write_health(tx, {key: health for key, health in known.items() if health != before[key]})
+        with self._database.transaction() as tx:
+            now = db.now(tx)
+            before = sending.health(tx, concerned)
+            known = dict(before)
+            for s in sent:  # in the order in which they landed
+                health = known.get(s.outgoing.receiver_id)
+                if health is not None:  # it is none of those, or was deleted meanwhile
+                    outcome = Outcome(s.attempt.error_class, s.attempt.status_code, s.attempt.retry_after)
+                    known[s.outgoing.receiver_id] = circuit.after(health, outcome, now, random.random())  # noqa: S311 - as above
+            sending.write_health(tx, {key: health for key, health in known.items() if health != before[key]})
         return [s for key, s in failed.items() if key in known and self._is_worn_out(s, known[key], now)]
 
     def _is_worn_out(self, s: Sent, health: Health, now: datetime) -> bool:

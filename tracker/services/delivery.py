@@ -10,7 +10,6 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from functools import lru_cache
 from time import monotonic
 
@@ -54,7 +53,10 @@ STUMBLE = 0.5
 
 
 class Delivery:
-    """`poster` makes this process's poster; it and the thread that owns it begin with the first `send_due`, behind any fork."""
+    """`database` is the one tuned for `sending`.
+
+    `poster` makes this process's poster; it and the thread that owns it begin with the first `send_due`, behind any fork.
+    """
 
     def __init__(
         self, database: Database, vault: Vault, bell_: bell.Bell, poster: Callable[[], Poster], aftermath: Aftermath
@@ -67,7 +69,7 @@ class Delivery:
         self._state = threading.Condition()
         self._rung = self._idle = self._closing = self._awake = False
         self._made = self._late = 0
-        self._hungry = False
+        self._hungry = self._more = False
         self._look_at = self._sleep_at = self._claim_at = self._called_at = self._slice_ends = self._first_landed = 0.0
         self._landed: list[Sent] = []
 
@@ -168,11 +170,11 @@ class Delivery:
     def _claim(self, poster: Poster) -> None:
         limit, crowd = _room(poster.flying)
         with self._database.transaction() as tx:
-            now = sending.begin(tx)
-            claimed = sending.claim(tx, now=now, limit=limit, late=LATE_AT_ONCE - self._late, crowd=crowd)
-        self._hungry = len(claimed.outgoing) == limit
+            claimed = sending.claim(tx, limit=limit, late=LATE_AT_ONCE - self._late, crowd=crowd)
+        self._hungry, self._more = len(claimed.outgoing) == limit, claimed.more
         self._claim_at = monotonic() + (RESTING if claimed.again is None else claimed.again)
-        posts = [post for o in claimed.outgoing if (post := self._signed(o, now))]
+        at = int(claimed.at.timestamp()) if claimed.at else 0
+        posts = [post for o in claimed.outgoing if (post := self._signed(o, at))]
         self._late += sum(post.key.lane >= RETRIES for post in posts)
         poster.launch(posts)
         if self._hungry and monotonic() >= self._called_at + JOIN_EVERY:
@@ -180,7 +182,7 @@ class Delivery:
             self._called_at = monotonic()
             self._bell.publish(bell.SEND, bell.WEBHOOK, [], shown="more is due", expires=1.0)
 
-    def _signed(self, o: Outgoing, now: datetime) -> Post | None:
+    def _signed(self, o: Outgoing, at: int) -> Post | None:
         try:
             own = json.loads(self._decrypted(o.headers)) if o.headers else {}
             secrets = [self._decrypted(secret) for secret in o.secrets]
@@ -188,7 +190,7 @@ class Delivery:
             # One endpoint's unreadable secret is that endpoint's failed attempt, and nobody else's.
             self._landed.append(Sent(o, Attempt(0, None, "protocol", "", None, str(wrong))))
             return None
-        headers = signing.headers(secrets, ids.public("evt", o.event_id), int(now.timestamp()), o.body)
+        headers = signing.headers(secrets, ids.public("evt", o.event_id), at, o.body)
         headers |= {"User-Agent": f"generation-tracker/{__version__}"}
         return webhook.post(
             o, url=o.url, body=o.body, headers={**own, **headers}, deadline=DEADLINE, ca=o.ca, owner=o.project_id
@@ -205,7 +207,7 @@ class Delivery:
         with self._state:
             self._made += len(self._landed)
         self._landed = []
-        self._hungry = True
+        self._hungry = self._hungry or self._more
 
 
 def _room(flying: int) -> tuple[int, int]:

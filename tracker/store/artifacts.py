@@ -9,11 +9,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
 
 from tracker.core import links
 from tracker.core.generation import KINDS, Artifact, Output
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 LEASE = timedelta(seconds=45)
 """Renewed while the work goes on. A lapsed lease is no attempt: the row is due again at once."""

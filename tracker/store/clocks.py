@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
-
 from tracker.core.schedule import BUCKETS, Clock
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tracker.core.pausing import Health
 from tracker.store import db
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,30 @@ An engine belongs to the process that made it: workers make theirs after fork.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
 import orjson
 import psycopg
-from sqlalchemy import Connection, create_engine, event, text
+import sqlalchemy
+from sqlalchemy import Connection, TextClause, create_engine, event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from sqlalchemy.pool import QueuePool
 
 Transaction = Connection
 """An open transaction, as every store function takes it."""
+
+
+@lru_cache(maxsize=1000)
+def text(statement: str) -> TextClause:
+    """SQLAlchemy's, made once for each statement: to look for the parameters of a long one takes longer than to send it."""
+    return sqlalchemy.text(statement)
+
 
 CONNECT_TIMEOUT = 5
 """Seconds. A database that does not answer a connect within this is down for us."""
@@ -40,14 +49,21 @@ def _dumps(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+class _Clock:
+    ahead = timedelta(0)
+
+
 class Database:
     """One pool of connections: `size` at most, made when they are needed and kept, since making one costs more than most transactions.
 
-    `ahead` is added to the server's clock wherever `now` is asked for: tests move hours with it instead of waiting for them.
+    `settings` are the server's own, for its sessions here.
     """
 
-    def __init__(self, url: str, *, size: int = 10, application: str = "tracker") -> None:
-        self.ahead = timedelta(0)
+    def __init__(
+        self, url: str, *, size: int = 10, application: str = "tracker", settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._url, self._application, self._clock = url, application, _Clock()
+        self._tuned: list[Database] = []
         self.engine = create_engine(
             sqlalchemy_url(url),
             pool_size=size,
@@ -61,12 +77,29 @@ class Database:
                 "application_name": application,
                 # A claim that the server compiles takes 150 ms instead of 12 (measured), and whether it does hangs on the planner's guess.
                 "options": f"-c timezone=UTC -c jit=off -c statement_timeout={STATEMENT_TIMEOUT}"
-                " -c idle_in_transaction_session_timeout=30s -c lock_timeout=10s",
+                " -c idle_in_transaction_session_timeout=30s -c lock_timeout=10s"
+                + "".join(f" -c {name}={value}" for name, value in (settings or {}).items()),
             },
         )
         event.listen(self.engine, "checkin", _begins_to_rest)
         event.listen(self.engine, "checkout", self._ask_if_rested)
         self._looking = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def ahead(self) -> timedelta:
+        """What is added to the server's clock wherever `now` is asked for: tests move hours with it instead of waiting for them."""
+        return self._clock.ahead
+
+    @ahead.setter
+    def ahead(self, by: timedelta) -> None:
+        self._clock.ahead = by
+
+    def tuned(self, settings: Mapping[str, str], *, size: int) -> Database:
+        """The same database under other settings of the server, with connections of its own and the same clock."""
+        other = Database(self._url, size=size, application=self._application, settings=settings)
+        other._clock = self._clock
+        self._tuned.append(other)
+        return other
 
     def _ask_if_rested(self, connection: Any, record: Any, _proxy: object) -> None:
         if monotonic() - record.info.get(_RESTS_SINCE, -RESTED) < RESTED:
@@ -94,8 +127,9 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Give all connections back."""
-        self.engine.dispose()
+        """Give all connections back, the tuned ones too."""
+        for database in (self, *self._tuned):
+            database.engine.dispose()
 
     @property
     def in_use(self) -> int:

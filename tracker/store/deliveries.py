@@ -8,9 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
 
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 from tracker.store.rows import records
 
 _TYPES = {

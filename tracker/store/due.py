@@ -11,14 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tracker.core.generation import State
 from tracker.core.lifecycle import Known
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store import schedule
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 from tracker.store.flights import FLIGHT_LEASE, HAVE, UNREAD_LEASE
 from tracker.store.rows import outputs_from
 

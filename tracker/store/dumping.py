@@ -10,10 +10,8 @@ import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from sqlalchemy import text
-
 from tracker.errors import TrackerError
-from tracker.store.db import Database, Transaction
+from tracker.store.db import Database, Transaction, text
 
 
 def dump(url: str, target: Path) -> int:

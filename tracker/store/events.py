@@ -9,10 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
 
 from tracker.core.events import EventType
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 from tracker.store.rows import as_records, records
 
 

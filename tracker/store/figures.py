@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import text
-
 from tracker.store import due, taking
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 Gauges = dict[str, list[tuple[dict[str, str], float]]]
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
-
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 KEPT = timedelta(hours=24)
 """How long an answer is replayed, as Stripe does at least."""

@@ -9,12 +9,11 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
 
 from tracker.core.generation import Artifact
 from tracker.store import db
 from tracker.store.artifacts import Wanted, artifact_of
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 
 @dataclass(frozen=True, slots=True)

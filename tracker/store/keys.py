@@ -7,9 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
-from tracker.store.db import Transaction, ahead
+from tracker.store.db import Transaction, ahead, text
 
 
 @dataclass(frozen=True, slots=True)

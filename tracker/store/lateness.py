@@ -11,12 +11,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tracker.core.circuit import OPENS
 from tracker.core.pausing import FAILING
 from tracker.store import flights, sending
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 RECENTLY = timedelta(seconds=10)
 """A purse that was emptied within this is what holds the rest back: it is spent as fast as it fills."""

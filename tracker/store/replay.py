@@ -8,10 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tracker.core import ids
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 LANE = 3
 """Sent one by one and behind everything else: that keeps the order, and is all the throttle that a receiver needs."""

@@ -11,10 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from tracker.core.circuit import OPENS, Health
-from tracker.store.db import Transaction, ahead
+from tracker.store.db import Transaction, ahead, text
 from tracker.store.rows import as_records, records
 
 LEASE = timedelta(seconds=45)
@@ -22,11 +20,24 @@ LEASE = timedelta(seconds=45)
 BURST = 0.25
 """Seconds of an endpoint's rate limit that may be sent at once: short, since receivers count over a second."""
 
+SETTINGS = {
+    # These statements have one good plan whatever the values are, and making it anew each time takes longer than running it (measured).
+    "plan_cache_mode": "force_generic_plan",
+    # Bitmaps never learn which entries of an index are dead, and leases come and go thousands of times between two vacuums.
+    "enable_bitmapscan": "off",
+    # A plan is made while a table is small, and kept while it grows.
+    "enable_seqscan": "off",
+    # A claim or a record that a crash of the server takes back is an event that is sent again; nobody waits for the disk meanwhile.
+    "synchronous_commit": "off",
+}
+"""What claims and records run under. They are right without it, and slower."""
+
 # Claims lock receivers, so that caps and purses hold over all workers; who finds one locked looks again a moment later.
 # The receivers with anything due are found by hopping through the index, however many there are that have nothing. Without the
 # ORDER BY behind it the planner would read the whole table for one row.
 _LOCK = """
-WITH RECURSIVE waiting AS (
+WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() + CAST(:ahead AS interval) AS now),
+waiting AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
     UNION ALL
     SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.state = 'pending' AND d.receiver_id > w.receiver_id
@@ -37,10 +48,10 @@ due AS MATERIALIZED (
      WHERE w.receiver_id IS NOT NULL AND NOT EXISTS (SELECT FROM switches WHERE name = 'webhooks')
        AND EXISTS (SELECT FROM (VALUES (0), (1), (2), (3)) AS l (lane) CROSS JOIN LATERAL (
            SELECT FROM deliveries d WHERE d.receiver_id = w.receiver_id AND d.lane = l.lane AND d.state = 'pending'
-              AND d.due_at <= :now ORDER BY d.due_at LIMIT 1) d)),
+              AND d.due_at <= (SELECT now FROM clock) ORDER BY d.due_at LIMIT 1) d)),
 locked AS MATERIALIZED (
     SELECT r.id FROM receivers r WHERE r.id = ANY (ARRAY(SELECT id FROM due)) FOR NO KEY UPDATE SKIP LOCKED)
-SELECT due.id, locked.id IS NOT NULL AS ours FROM due LEFT JOIN locked ON locked.id = due.id"""
+SELECT due.id, locked.id IS NOT NULL AS ours, clock.now FROM clock, due LEFT JOIN locked ON locked.id = due.id"""
 
 # A second statement, whose snapshot is taken under the locks: it sees what every earlier claim took.
 # First attempts may use the whole cap, retries half of it, and what is replayed goes one by one, which keeps its order.
@@ -70,6 +81,10 @@ candidates AS MATERIALIZED (
                    WHERE d.receiver_id = a.id AND d.lane = l.lane AND d.state = 'pending' AND d.due_at <= :now
                    ORDER BY d.due_at LIMIT greatest(l.room, 0) FOR UPDATE SKIP LOCKED) e
             ORDER BY e.lane, e.due_at LIMIT a.most) d),
+-- Whose room is used up: of these more may be due, and what lands makes room for it.
+filled AS MATERIALIZED (
+    SELECT a.id FROM allowed a JOIN candidates c ON c.receiver_id = a.id
+     GROUP BY a.id HAVING count(*) >= min(a.most) OR bool_or(c.lane >= 2) OR min(least(a.retry_room, a.replay_room)) <= 0),
 chosen AS MATERIALIZED (
     SELECT c.id, c.receiver_id FROM (
            SELECT *, count(*) FILTER (WHERE lane >= 2) OVER (ORDER BY lane, due_at, id ROWS UNBOUNDED PRECEDING) AS late
@@ -84,17 +99,21 @@ claimed AS (
      WHERE id = ANY (ARRAY(SELECT id FROM chosen)) RETURNING *)
 SELECT d.id, d.fence, d.project_id, d.event_id, d.receiver_id, d.endpoint_id, d.generation_id, coalesce(n.url, d.url) AS url, d.type,
        d.lane, d.attempts, d.tries, e.body, n.headers, n.ca, n.schedule,
-       ARRAY(SELECT s.secret FROM signing_secrets s
-              WHERE s.project_id = d.project_id AND s.endpoint_id IS NOT DISTINCT FROM d.endpoint_id
-                AND (s.expires_at IS NULL OR s.expires_at > :now) ORDER BY s.expires_at DESC NULLS FIRST) AS secrets
+       ARRAY(SELECT secret FROM (
+                  SELECT s.* FROM signing_secrets s WHERE s.project_id = d.project_id AND s.endpoint_id = d.endpoint_id
+                   UNION ALL
+                  SELECT s.* FROM signing_secrets s WHERE s.project_id = d.project_id AND d.endpoint_id IS NULL AND s.endpoint_id IS NULL) s
+              WHERE expires_at IS NULL OR expires_at > :now ORDER BY expires_at DESC NULLS FIRST) AS secrets,
+       d.receiver_id IN (SELECT id FROM filled) AS filled
   FROM claimed d JOIN events e ON e.id = d.event_id JOIN lanes l ON l.id = d.receiver_id LEFT JOIN endpoints n ON n.id = d.endpoint_id
  ORDER BY d.lane, d.id"""
 
 _HELD_BACK = f"""
-SELECT min(wait) FROM (
+SELECT min(wait) FILTER (WHERE wait > 0) AS wait,
+       EXISTS (SELECT FROM deliveries x WHERE x.receiver_id = ANY (:receivers) AND x.lease_until > :now) AS crowded FROM (
     SELECT greatest(extract(epoch FROM greatest(r.quiet_until, r.asked_until) - CAST(:now AS timestamptz)),
                     (1 - {_PURSE}) / n.rate_limit) AS wait
-      FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id WHERE r.id = ANY (:receivers)) w WHERE wait > 0"""
+      FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id WHERE r.id = ANY (:receivers)) w"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,52 +142,50 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought, and after how many seconds another one may bring what was held back (None: when something happens)."""
+    """What a claim brought, and after how many seconds another one may bring what was held back (None: when something happens).
+
+    `more`: some is due for which there was no room, so that a landing is worth another claim. `at` is the server's time (None without
+    anything due).
+    """
 
     outgoing: list[Outgoing]
     again: float | None
+    more: bool
+    at: datetime | None
 
 
 LOOK_AGAIN = 0.005
 """Seconds. Another worker's claim holds its locks for about as long."""
+CROWDED = 0.1
+"""Seconds until the next look where all room is taken: by another worker, it may be, who knows nothing of what came meanwhile."""
 
 
-def begin(tx: Transaction) -> datetime:
-    """The time, in a transaction that is about to claim.
-
-    Both statements of a claim have one good plan whatever the values are, and making it anew each time would cost more than running it
-    (measured). It is said with the question for the time: each round trip is time that a webhook comes later.
-    """
-    row = tx.execute(
-        text("SELECT set_config('plan_cache_mode', 'force_generic_plan', true), clock_timestamp() AS now")
-    ).one()
-    now: datetime = row.now
-    return now + ahead(tx)
-
-
-def claim(tx: Transaction, *, now: datetime, limit: int, late: int, crowd: int = 1) -> Claimed:
+def claim(tx: Transaction, *, limit: int, late: int, crowd: int = 1) -> Claimed:
     """Claim up to `limit` due deliveries under a lease, of which up to `late` are no first attempts.
 
     Each receiver's cap in flight is divided by `crowd`, down to one.
     """
-    due = tx.execute(text(_LOCK), {"now": now}).all()
+    due = tx.execute(text(_LOCK), {"ahead": ahead(tx)}).all()
     ours = [row.id for row in due if row.ours]
     if not ours:
-        return Claimed([], LOOK_AGAIN if due else None)
+        return Claimed([], LOOK_AGAIN if due else None, more=bool(due), at=None)
+    now: datetime = due[0].now
     found = tx.execute(
         text(_CLAIM),
         {
             "now": now, "receivers": ours, "n": limit, "late": max(late, 0), "lease_until": now + LEASE, "opens": OPENS, "burst": BURST,
             "crowd": crowd,
         },
-    )  # fmt: skip
+    ).all()  # fmt: skip
+    more = any(row.filled for row in found) or len({row.receiver_id for row in found}) < len(ours)
     outgoing = [_outgoing(row) for row in found]
     if len(ours) < len(due):
-        return Claimed(outgoing, LOOK_AGAIN)
+        return Claimed(outgoing, LOOK_AGAIN, more, now)
     if outgoing:
-        return Claimed(outgoing, None)
-    wait = tx.execute(text(_HELD_BACK), {"now": now, "receivers": ours, "burst": BURST}).scalar_one()
-    return Claimed([], None if wait is None else float(wait))
+        return Claimed(outgoing, None, more, now)
+    held = tx.execute(text(_HELD_BACK), {"now": now, "receivers": ours, "burst": BURST}).one()
+    waits = [float(wait) for wait in (held.wait, CROWDED if held.crowded else None) if wait is not None]
+    return Claimed([], min(waits, default=None), more=held.crowded, at=now)
 
 
 def _outgoing(row: Any) -> Outgoing:
@@ -180,14 +197,13 @@ def _outgoing(row: Any) -> Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """How one attempt ended, and what follows from it."""
+    """How one attempt ended just now, and what follows from it: the next one after `pause` seconds, or none."""
 
     delivery_id: UUID
     receiver_id: int
     url: str
     fence: int
     number: int
-    at: datetime
     duration_ms: int
     status_code: int | None
     error_class: str | None
@@ -196,18 +212,20 @@ class Attempted:
     state: str
     lane: int
     tries: int
-    due_at: datetime | None
-    ended_at: datetime | None
+    pause: float | None
 
 
 _TYPES = {
-    "delivery_id": "uuid", "url": "text", "fence": "int", "number": "int", "at": "timestamptz", "duration_ms": "int", "status_code": "int",
+    "delivery_id": "uuid", "url": "text", "fence": "int", "number": "int", "duration_ms": "int", "status_code": "int",
     "error_class": "text", "response": "text", "worker": "text", "state": "text", "lane": "int", "tries": "int",
-    "due_at": "timestamptz", "ended_at": "timestamptz",
+    "pause": "float8",
 }  # fmt: skip
 _LOGGED = "delivery_id, number, at, duration_ms, status_code, error_class, response, worker"
 _RECORD = f"""
-WITH a AS MATERIALIZED (SELECT * FROM {records(_TYPES)}),
+WITH a AS MATERIALIZED (
+    SELECT r.*, now - make_interval(secs => duration_ms / 1000.0) AS at, now + make_interval(secs => pause) AS due_at,
+           CASE WHEN pause IS NULL THEN now END AS ended_at
+      FROM {records(_TYPES)}, (SELECT clock_timestamp() + CAST(:ahead AS interval) AS now OFFSET 0) clock),
 held AS MATERIALIZED (SELECT id FROM deliveries WHERE id = ANY (:ids) ORDER BY id FOR UPDATE),
 kept AS (
     UPDATE deliveries d
@@ -228,6 +246,7 @@ def record(tx: Transaction, attempted: Sequence[Attempted]) -> set[int]:
         "rows": as_records(attempted, _TYPES),
         "ids": [a.delivery_id for a in attempted],
         "receivers": list({a.receiver_id for a in attempted}),
+        "ahead": ahead(tx),
     }
     return set(tx.execute(text(_RECORD), rows).scalars())
 

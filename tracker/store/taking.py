@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import text
-
 from tracker.store import db, switches
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 SENT, TAKEN = "batch sent", "batch taken"
 EVERY = timedelta(seconds=1)

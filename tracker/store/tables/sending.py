@@ -127,6 +127,7 @@ signing_secrets = Table(
         postgresql_where=text("expires_at IS NULL"),
         postgresql_nulls_not_distinct=True,
     ),
+    Index("signing_secrets_owner", "project_id", "endpoint_id"),
 )
 
 deliveries = Table(
