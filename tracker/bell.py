@@ -181,13 +181,18 @@ class Bell:
         if self._redis_circuit.open:
             return False
         try:
-            if self._redis.set(_key(task), RUNG, nx=True, ex=COALESCE_SECONDS):
-                return False
-            # Its life is not prolonged: a message that was lost, or a process that died awake, must not silence us for ever.
-            return self._redis.set(_key(task), RUNG, xx=True, keepttl=True) is not None
+            # First as it mostly is while there is much to do, and again where somebody came between: who only looks must see it rung.
+            if self._remind(task):
+                return True
+            return not self._redis.set(_key(task), RUNG, nx=True, ex=COALESCE_SECONDS) and self._remind(task)
         except redis.RedisError:
             self._redis_failed()
             return False
+
+    def _remind(self, task: str) -> bool:
+        """Leave word for who is awake, or is being woken; False when there is nobody."""
+        # Its life is not prolonged: a message that was lost, or a process that died awake, must not silence us for ever.
+        return self._redis.set(_key(task), RUNG, xx=True, keepttl=True) is not None
 
     def _redis_failed(self) -> None:
         self._redis_circuit.failed()

@@ -51,6 +51,17 @@ def test_cancelled_while_the_answer_is_under_way_the_paid_result_stays_findable(
     assert detail["answer_after"]["outputs"][0]["url"].endswith("video.mp4")
 
 
+def test_what_cancelling_answers_is_what_reading_gives(place: Place, relay: Relay) -> None:
+    """It is put together, and not read again: with all that the schedule knew of it."""
+    g = place.register(relay.create(age=100, duration=1000, misbehaviour="http500"))
+    place.poll()
+    cancelled = place.services.generations.cancel(place.project, g.id)
+    assert cancelled.last_problem is not None
+    assert cancelled.polls == 1
+    assert cancelled.last_polled_at is not None
+    assert cancelled == place.get(g)
+
+
 def test_a_batch_makes_room_for_others_before_its_slowest_answer(place: Place, relay: Relay) -> None:
     def in_flight() -> int:
         return int(place.scalar("SELECT coalesce(sum(asks), 0) FROM flights"))

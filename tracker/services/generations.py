@@ -154,18 +154,17 @@ class Generations:
             g = self._locked(tx, project_id, generation_id)
             if g.state in FINAL - {State.CANCELLED}:
                 raise ConflictError(f"it is {g.state}, and that is final")
-            if g.state is not State.CANCELLED:
-                self._store(
-                    tx,
-                    steps.moved(g, State.CANCELLED, db.now(tx), self._base_url, detail={"by": "its owner"}),
-                    db.now(tx),
-                )
-                schedule.leave(tx, [g.id])
-        if g.state is not State.CANCELLED:
-            _say(g, "cancelled")
+            if g.state is State.CANCELLED:
+                return self._complete(tx, [g])[0]
+            now = db.now(tx)
+            step = steps.moved(g, State.CANCELLED, now, self._base_url, detail={"by": "its owner"})
+            self._store(tx, step, now)
+            schedule.leave(tx, [g.id])
+        _say(g, "cancelled")
         self._bell.ring(bell.SEND, bell.WEBHOOK, because="1 cancelled")
         self._bell.changed([str(generation_id)])
-        return self.get(project_id, generation_id)
+        # As it would be read now: what it has of the schedule, which it has left, was read under its lock, and copies it has none.
+        return replace(step.generation, clock_id=None, clock_from=None)
 
     def poll(self, project_id: UUID, generation_id: UUID) -> Generation:
         """Ask the provider now. ConflictError on a final one."""

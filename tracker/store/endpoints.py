@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 OVERLAP = timedelta(hours=24)
 """How long a rotated secret still signs beside the new one."""
@@ -104,13 +102,34 @@ def newest(tx: Transaction, project_id: UUID, before: UUID | None, limit: int) -
     return [_endpoint(row) for row in rows]
 
 
-def enabled(tx: Transaction, project_ids: Iterable[UUID]) -> dict[UUID, list[Endpoint]]:
-    """The endpoints that are on, by project."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What there is to be heard of. `tags` or `providers` None: something that is about no generation, for which filters do not count."""
+
+    projects: Collection[UUID]
+    types: Collection[str]
+    tags: Collection[str] | None
+    providers: Collection[str] | None
+
+
+_LISTENING = text(
+    f"{_SELECT} WHERE e.project_id = ANY (:projects) AND e.enabled AND (e.events = '{{}}' OR e.events && CAST(:types AS text[]))"
+    " AND (e.tags = '{}' OR CAST(:tags AS text[]) IS NULL OR e.tags && CAST(:tags AS text[]))"
+    " AND (e.providers = '{}' OR CAST(:providers AS text[]) IS NULL OR e.providers && CAST(:providers AS text[]))"
+    # Held until the commit: a delivery to an endpoint that is deleted meanwhile would fail the whole record.
+    " ORDER BY e.id FOR KEY SHARE OF e, r"
+)
+
+
+def listening(tx: Transaction, heard: Heard) -> dict[UUID, list[Endpoint]]:
+    """The endpoints that are on, by project, without those that want none of this: each one costs a lock."""
     found: dict[UUID, list[Endpoint]] = {}
     rows = tx.execute(
-        # Held until the commit: a delivery to an endpoint that is deleted meanwhile would fail the whole record.
-        text(f"{_SELECT} WHERE e.project_id = ANY (:ids) AND e.enabled ORDER BY e.id FOR KEY SHARE OF e, r"),
-        {"ids": sorted(set(project_ids))},
+        _LISTENING,
+        {
+            name: None if (values := getattr(heard, name)) is None else sorted(values)
+            for name in Heard.__dataclass_fields__
+        },
     )
     for row in rows:
         found.setdefault(row.project_id, []).append(_endpoint(row))

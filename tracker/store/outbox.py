@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from tracker.core import ids
-from tracker.core.events import endpoint_wants, url_wants
+from tracker.core.events import SENT, endpoint_wants, url_wants
 from tracker.core.generation import Generation
 from tracker.store import deliveries, endpoints, events
 from tracker.store.db import Transaction
-from tracker.store.endpoints import Endpoint
+from tracker.store.endpoints import Endpoint, Heard
 from tracker.store.events import Event
 
 FIRST = 1
@@ -28,10 +28,24 @@ def publish(tx: Transaction, entries: Sequence[Entry], now: datetime, *, but: UU
         return 0
     entries = _in_order(entries)
     events.insert(tx, [event for event, _ in entries])
-    listening = endpoints.enabled(tx, (event.project_id for event, _ in entries))
+    listening = _listening(tx, entries)
     rows = [row for event, g in entries for row in _deliveries(event, g, listening.get(event.project_id, []), now, but)]
     deliveries.insert(tx, rows)
     return len(rows)
+
+
+def _listening(tx: Transaction, entries: Sequence[Entry]) -> dict[UUID, list[Endpoint]]:
+    sent = [(event, g) for event, g in entries if event.type in SENT]
+    if not sent:
+        return {}
+    about = None if any(g is None for _, g in sent) else [g for _, g in sent if g]
+    heard = Heard(
+        projects={event.project_id for event, _ in sent},
+        types={event.type.value for event, _ in sent},
+        tags=None if about is None else {tag for g in about for tag in g.tags},
+        providers=None if about is None else {g.provider for g in about},
+    )
+    return endpoints.listening(tx, heard)
 
 
 def _in_order(entries: Sequence[Entry]) -> list[Entry]:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
-
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 from tracker.store.rows import as_records, records
 
 
@@ -155,21 +153,21 @@ def steer(tx: Transaction, credential_id: int, now: datetime) -> None:
 
 def leave(tx: Transaction, generation_ids: Sequence[UUID]) -> None:
     """Take generations off the schedule; what their rows counted is kept on the generation."""
-    if not generation_ids:
-        return
-    tx.execute(
-        text(
-            """
-            WITH gone AS (DELETE FROM polls WHERE generation_id = ANY (:ids) RETURNING *)
-            UPDATE generations g
-               SET polls = g.polls + gone.fence, last_polled_at = gone.asked_at, progress = coalesce(g.progress, gone.progress),
-                   last_problem = CASE WHEN gone.problem_code IS NULL THEN g.last_problem ELSE jsonb_build_object(
-                       'code', gone.problem_code, 'message', gone.problem_message, 'at', gone.problem_at,
-                       'in_a_row', gone.problem_run) END
-              FROM gone WHERE g.id = gone.generation_id"""
-        ),
-        {"ids": list(generation_ids)},
-    )
+    if generation_ids:
+        # Of one the planner keeps its plan; for an array it makes one each time.
+        one = len(generation_ids) == 1
+        tx.execute(_LEAVE_ONE if one else _LEAVE_MANY, {"ids": generation_ids[0] if one else list(generation_ids)})
+
+
+_LEAVE = """
+WITH gone AS (DELETE FROM polls WHERE generation_id = {} RETURNING *)
+UPDATE generations g
+   SET polls = g.polls + gone.fence, last_polled_at = gone.asked_at, progress = coalesce(g.progress, gone.progress),
+       last_problem = CASE WHEN gone.problem_code IS NULL THEN g.last_problem ELSE jsonb_build_object(
+           'code', gone.problem_code, 'message', gone.problem_message, 'at', gone.problem_at,
+           'in_a_row', gone.problem_run) END
+  FROM gone WHERE g.id = gone.generation_id"""
+_LEAVE_ONE, _LEAVE_MANY = text(_LEAVE.format(":ids")), text(_LEAVE.format("ANY (:ids)"))
 
 
 def ask_now(tx: Transaction, generation_id: UUID, now: datetime) -> bool:
