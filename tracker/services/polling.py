@@ -32,8 +32,9 @@ from tracker.store.taking import Signs
 
 log = logging.getLogger(__name__)
 
-BATCH = 1000
-"""Polls per claim and message. A message costs about 9 ms of Celery whatever it carries, so small ones are dear (measured)."""
+BATCH = 2000
+"""Polls per claim and message. A message costs 6 ms of Celery and two transactions whatever it carries: with half as many in each, a poll
+costs an eighth more, and a fifth where many are asked about in one request (measured)."""
 SHIFT = 0.9
 """Seconds for which a tick goes on dispatching: the next one comes after one second."""
 PACE = 0.1
@@ -106,13 +107,13 @@ class Polling:
         return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(portion.polls), expires=life)
 
     def _claim(self) -> Portion:
+        with self._database.looking() as tx:
+            stopped, now = switches.is_stopped(tx, "polls")
+            crowded = not stopped and flights.unread(tx, now) >= 2 * self._slots
+        batch = ids.uuid7(now)
+        if stopped or crowded:
+            return Portion(batch, (), CROWDED if crowded else None)
         with self._database.transaction() as tx:
-            now = db.now(tx)
-            batch = ids.uuid7(now)
-            if "polls" in switches.stopped(tx):
-                return Portion(batch, (), None)
-            if flights.unread(tx, now) >= 2 * self._slots:
-                return Portion(batch, (), CROWDED)
             polls = due.claim(
                 tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_slow=MOST_SLOW * self._slots,
                 probe_waits=backoff.PAUSE_SCHEDULE,
@@ -140,11 +141,11 @@ class Polling:
         """
         with self._database.transaction() as tx:
             started, clock = db.now(tx), monotonic()
-            if not flights.launch(tx, batch, started):
+            paid = flights.launch(tx, batch, started)
+            if not paid:
                 return 0
             asked = due.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
-            paid = flights.paid(tx, batch)
             self._signs.taken(tx, started)
         round_ = Round(
             accounts,

@@ -10,16 +10,15 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
-
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 
 BURST = 0.4
 """Seconds of a credential's rate that may be saved up, besides one request: in any 10 s at most 4 % more than the rate is asked."""
 UNREAD_LEASE = timedelta(seconds=15)
 """A batch message that nobody took within this is void: it was lost, or its polls are due again."""
-FLIGHT_LEASE = timedelta(seconds=45)
-"""After this a batch that was taken and never reported back no longer counts against its credentials' concurrency."""
+FLIGHT_LEASE = timedelta(seconds=75)
+"""After this a batch that was taken and never reported back no longer counts against its credentials' concurrency: longer than one of
+2,000 questions takes, 500 at once, when each is answered only at its deadline."""
 
 HAVE = f"""least(c.requests_per_second * {BURST} + 1,
                  c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8"""
@@ -106,24 +105,34 @@ def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
     )
 
 
-def launch(tx: Transaction, batch: UUID, now: datetime) -> bool:
-    """A worker has taken the batch; False when its message is late, or came a second time."""
+def launch(tx: Transaction, batch: UUID, now: datetime) -> dict[int, int]:
+    """A worker has taken the batch: how many requests its claim paid for, by credential. None when its message is late, or came twice."""
     taken = tx.execute(
-        text("UPDATE flights SET taken = true, until = :until WHERE batch_id = :batch AND NOT taken AND until > :now"),
+        text(
+            "UPDATE flights SET taken = true, until = :until WHERE batch_id = :batch AND NOT taken AND until > :now"
+            " RETURNING credential_id, asks"
+        ),
         {"batch": batch, "now": now, "until": now + FLIGHT_LEASE},
     )
-    return taken.rowcount > 0
+    return {row.credential_id: row.asks for row in taken}
 
 
 def unread(tx: Transaction, now: datetime) -> int:
     """How many batches wait to be taken; lapsed ones are swept. Those under way do not count: their worker may be dead."""
-    # What somebody else is about to remove is left to him: nobody waits crosswise.
-    tx.execute(
+    row = tx.execute(
         text(
-            "DELETE FROM flights WHERE (batch_id, credential_id) IN"
-            " (SELECT batch_id, credential_id FROM flights WHERE until <= :now FOR UPDATE SKIP LOCKED)"
+            "SELECT count(DISTINCT batch_id) FILTER (WHERE NOT taken AND until > :now) AS waiting,"
+            " coalesce(bool_or(until <= :now), false) AS lapsed FROM flights"
         ),
         {"now": now},
-    )
-    waiting = text("SELECT count(DISTINCT batch_id) FROM flights WHERE NOT taken AND until > :now")
-    return int(tx.execute(waiting, {"now": now}).scalar_one())
+    ).one()
+    if row.lapsed:
+        # What somebody else is about to remove is left to him: nobody waits crosswise.
+        tx.execute(
+            text(
+                "DELETE FROM flights WHERE (batch_id, credential_id) IN"
+                " (SELECT batch_id, credential_id FROM flights WHERE until <= :now FOR UPDATE SKIP LOCKED)"
+            ),
+            {"now": now},
+        )
+    return int(row.waiting)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import text
-
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, ahead, text
 
 
 def stopped(tx: Transaction) -> dict[str, str]:
     """What is stopped, with the reason."""
     return {row.name: row.reason for row in tx.execute(text("SELECT name, reason FROM switches"))}
+
+
+def is_stopped(tx: Transaction, name: str) -> tuple[bool, datetime]:
+    """Whether this kind of work is stopped, and the time."""
+    found = text("SELECT EXISTS (SELECT FROM switches WHERE name = :name) AS stopped, clock_timestamp() AS now")
+    row = tx.execute(found, {"name": name}).one()
+    return row.stopped, row.now + ahead(tx)
 
 
 def stop(tx: Transaction, name: str, reason: str, now: datetime) -> None:
