@@ -77,7 +77,7 @@ class Generations:
     def edit(self, project_id: UUID, generation_id: UUID, change: GenerationChange) -> Generation:
         """Change the fields that were sent. ConflictError on what an ended generation cannot change any more."""
         with self._database.transaction() as tx:
-            g = self._locked(tx, project_id, generation_id)
+            g, now = self._locked(tx, project_id, generation_id)
             sent = change.model_fields_set
             steering = sent & {"kind", "credential", "timeout"}
             if g.state in FINAL and steering:
@@ -87,8 +87,8 @@ class Generations:
             after = self._edited(tx, g, change)
             if after == g:
                 return self._complete(tx, [g])[0]
-            generations.rewrite(tx, [replace(after, version=g.version + 1)], db.now(tx))
-            self._carry_to_schedule(tx, g, after)
+            generations.rewrite(tx, [replace(after, version=g.version + 1)], now)
+            self._carry_to_schedule(tx, g, after, now)
         self._bell.changed([str(generation_id)])
         return self.get(project_id, generation_id)
 
@@ -130,18 +130,18 @@ class Generations:
         host = host_of(url)
         return endpoints.receivers_of_hosts(tx, g.project_id, [host])[host]
 
-    def _carry_to_schedule(self, tx: Transaction, before: Generation, after: Generation) -> None:
+    def _carry_to_schedule(self, tx: Transaction, before: Generation, after: Generation, now: datetime) -> None:
         if after.state in FINAL:
             return
         if after.credential_id != before.credential_id or subject_of(after) != subject_of(before):
-            self._enter(tx, after, db.now(tx))
+            self._enter(tx, after, now)
         elif after.timeout_at != before.timeout_at:
-            schedule.move_deadline(tx, after.id, after.timeout_at, db.now(tx))
+            schedule.move_deadline(tx, after.id, after.timeout_at, now)
 
     def delete(self, project_id: UUID, generation_id: UUID) -> None:
         """Forget a generation, its history and its stored copies."""
         with self._database.transaction() as tx:
-            g = self._locked(tx, project_id, generation_id)
+            g, _ = self._locked(tx, project_id, generation_id)
             keys = artifacts.object_keys(tx, generation_id)
             generations.delete(tx, project_id, generation_id)
         _say(g, "forgotten")
@@ -151,12 +151,11 @@ class Generations:
     def cancel(self, project_id: UUID, generation_id: UUID) -> Generation:
         """Stop tracking (the provider is not told). Cancelling again is no error; a completed or failed one is a conflict."""
         with self._database.transaction() as tx:
-            g = self._locked(tx, project_id, generation_id)
+            g, now = self._locked(tx, project_id, generation_id)
             if g.state in FINAL - {State.CANCELLED}:
                 raise ConflictError(f"it is {g.state}, and that is final")
             if g.state is State.CANCELLED:
                 return self._complete(tx, [g])[0]
-            now = db.now(tx)
             step = steps.moved(g, State.CANCELLED, now, self._base_url, detail={"by": "its owner"})
             self._store(tx, step, now)
             schedule.leave(tx, [g.id])
@@ -169,18 +168,18 @@ class Generations:
     def poll(self, project_id: UUID, generation_id: UUID) -> Generation:
         """Ask the provider now. ConflictError on a final one."""
         with self._database.transaction() as tx:
-            g = self._locked(tx, project_id, generation_id)
+            g, now = self._locked(tx, project_id, generation_id)
             if g.state in FINAL:
                 raise ConflictError(f"it is {g.state}, and that is final; retrack it if it ended by mistake")
-            if not schedule.ask_now(tx, g.id, db.now(tx)):
-                self._enter(tx, g, db.now(tx))
+            if not schedule.ask_now(tx, g.id, now):
+                self._enter(tx, g, now)
         self._bell.ring(bell.DISPATCH, bell.DEFAULT, because="asked for now")
         return self.get(project_id, generation_id)
 
     def retrack(self, project_id: UUID, generation_id: UUID) -> Generation:
         """Track again what ended by mistake; deadlines run anew. ConflictError on a completed one."""
         with self._database.transaction() as tx:
-            g, now = self._locked(tx, project_id, generation_id), db.now(tx)
+            g, now = self._locked(tx, project_id, generation_id)
             if g.state is State.COMPLETED:
                 raise ConflictError("it is completed: there is nothing to track again")
             if g.state in RETRACKABLE:
@@ -196,7 +195,7 @@ class Generations:
     def download(self, project_id: UUID, generation_id: UUID, kinds: list[str] | None) -> Generation:
         """Keep copies of these kinds (None: of everything): now when it is completed, else once it will be."""
         with self._database.transaction() as tx:
-            g, now = self._locked(tx, project_id, generation_id), db.now(tx)
+            g, now = self._locked(tx, project_id, generation_id)
             if g.state in {State.FAILED, State.CANCELLED}:
                 raise ConflictError(f"it is {g.state}: there is nothing to download")
             both = () if kinds is None or g.download == () else tuple(dict.fromkeys([*(g.download or ()), *kinds]))
@@ -233,10 +232,12 @@ class Generations:
         return g
 
     @staticmethod
-    def _locked(tx: Transaction, project_id: UUID, generation_id: UUID) -> Generation:
-        for g in generations.lock(tx, [generation_id]):
-            if g.project_id == project_id:
-                return g
+    def _locked(tx: Transaction, project_id: UUID, generation_id: UUID) -> tuple[Generation, datetime]:
+        """The generation under its lock, and the time by then: its events never go backwards."""
+        held = generations.hold(tx, [generation_id])
+        for g in held.generations:
+            if held.at and g.project_id == project_id:
+                return g, held.at
         raise NotFoundError("generation", ids.public("gen", generation_id))
 
     def _complete(self, tx: Transaction, found: Sequence[Generation]) -> list[Generation]:

@@ -23,7 +23,7 @@ from tracker.core.pausing import Health
 from tracker.core.times import rfc3339
 from tracker.services import steps
 from tracker.services.learning import Learning
-from tracker.store import artifacts, credentials, db, events, generations, outbox, schedule
+from tracker.store import artifacts, credentials, events, generations, outbox, schedule
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
 from tracker.store.due import Asked
@@ -109,9 +109,10 @@ class Recording:
         self, tx: Transaction, slice_: Sequence[Judged], now: datetime
     ) -> tuple[list[Judged], list[steps.Step]]:
         """Lock what changes, and decide again where somebody was faster. What has ended meanwhile is left out."""
-        stored = {g.id: g for g in generations.lock(tx, [j.asked.id for j in slice_ if j.decision.rewrites])}
+        locked = generations.hold(tx, [j.asked.id for j in slice_ if j.decision.rewrites])
+        stored = {g.id: g for g in locked.generations}
         # Whoever held a lock before us wrote a later time than ours: events of one generation never go backwards.
-        at = max(now, db.now(tx)) if stored else now
+        at = max(now, locked.at or now)
         held, taken = [], []
         for j in slice_:
             g = stored.get(j.asked.id)

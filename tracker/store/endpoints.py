@@ -111,26 +111,24 @@ class Heard:
     tags: Collection[str] | None
     providers: Collection[str] | None
 
-
-_LISTENING = text(
-    f"{_SELECT} WHERE e.project_id = ANY (:projects) AND e.enabled AND (e.events = '{{}}' OR e.events && CAST(:types AS text[]))"
-    " AND (e.tags = '{}' OR CAST(:tags AS text[]) IS NULL OR e.tags && CAST(:tags AS text[]))"
-    " AND (e.providers = '{}' OR CAST(:providers AS text[]) IS NULL OR e.providers && CAST(:providers AS text[]))"
-    # Held until the commit: a delivery to an endpoint that is deleted meanwhile would fail the whole record.
-    " ORDER BY e.id FOR KEY SHARE OF e, r"
-)
+    def parameters(self) -> dict[str, Any]:
+        """What LISTENING takes."""
+        fields = {name: getattr(self, name) for name in Heard.__dataclass_fields__}
+        return {name: None if values is None else sorted(values) for name, values in fields.items()}
 
 
-def listening(tx: Transaction, heard: Heard) -> dict[UUID, list[Endpoint]]:
-    """The endpoints that are on, by project, without those that want none of this: each one costs a lock."""
+LISTENING = f"""
+{_SELECT} WHERE e.project_id = ANY (:projects) AND e.enabled AND (e.events = '{{}}' OR e.events && CAST(:types AS text[]))
+   AND (e.tags = '{{}}' OR CAST(:tags AS text[]) IS NULL OR e.tags && CAST(:tags AS text[]))
+   AND (e.providers = '{{}}' OR CAST(:providers AS text[]) IS NULL OR e.providers && CAST(:providers AS text[]))
+ ORDER BY e.id FOR KEY SHARE OF e, r"""
+"""The endpoints that are on, without those that want none of it: each is held until the commit, for a delivery to one that is deleted
+meanwhile would fail the whole record."""
+
+
+def by_project(rows: Iterable[Any]) -> dict[UUID, list[Endpoint]]:
+    """What LISTENING found."""
     found: dict[UUID, list[Endpoint]] = {}
-    rows = tx.execute(
-        _LISTENING,
-        {
-            name: None if (values := getattr(heard, name)) is None else sorted(values)
-            for name in Heard.__dataclass_fields__
-        },
-    )
     for row in rows:
         found.setdefault(row.project_id, []).append(_endpoint(row))
     return found

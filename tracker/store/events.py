@@ -36,15 +36,20 @@ _TYPES = {
     "id": "uuid", "project_id": "uuid", "generation_id": "uuid", "sequence": "int", "type": "text", "from_state": "text",
     "to_state": "text", "provider_status": "text", "at": "timestamptz", "detail": "jsonb", "body": "text",
 }  # fmt: skip
-_INSERT = f"""
+INSERT = f"""
 INSERT INTO events ({", ".join(_TYPES)})
 SELECT {", ".join(_TYPES).replace(", body", ", convert_to(body, 'UTF8')")} FROM {records(_TYPES)}"""
+
+
+def parameters(events: Sequence[Event]) -> dict[str, Any]:
+    """What INSERT takes."""
+    return {"rows": as_records(events, _TYPES, body=[e.body.decode() for e in events])}
 
 
 def insert(tx: Transaction, events: Sequence[Event]) -> None:
     """Store events in the transaction of their cause."""
     if events:
-        tx.execute(text(_INSERT), {"rows": as_records(events, _TYPES, body=[e.body.decode() for e in events])})
+        tx.execute(text(INSERT), parameters(events))
 
 
 def add_detail(tx: Transaction, generation_id: UUID, detail: dict[str, Any]) -> None:

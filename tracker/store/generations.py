@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from tracker.core.generation import Generation, LastProblem, State
-from tracker.store.db import Transaction, text
+from tracker.store.db import Transaction, ahead, text
 from tracker.store.rows import (
     as_records,
     failure_from,
@@ -125,20 +125,36 @@ def of_tasks(tx: Transaction, project_id: UUID, tasks: Collection[Task]) -> dict
     return {(row.provider, row.credential_id, row.task_id): _generation(row) for row in rows}
 
 
-def lock(tx: Transaction, generation_ids: Sequence[UUID]) -> list[Generation]:
+class Held(NamedTuple):
+    """Generations that are locked, and the time once all of them were (None without any)."""
+
+    generations: list[Generation]
+    at: datetime | None
+
+
+# Of one the planner keeps its plan; for an array it makes one each time, which takes longer than to find one generation.
+_HELD = f"WITH held AS MATERIALIZED ({_COLUMNS} WHERE {{}} FOR NO KEY UPDATE OF g) SELECT *, clock_timestamp() AS locked_at FROM held"
+_HELD_ONE, _HELD_MANY = _HELD.format("g.id = :ids"), _HELD.format("g.id = ANY (:ids) ORDER BY g.id")
+
+
+def hold(tx: Transaction, generation_ids: Sequence[UUID]) -> Held:
     """Generations locked until the end of the transaction, always in the order of their ids so that two lockers never wait crosswise.
 
     The lock is the one that an update takes: it does not wait for those who only refer to a generation, nor they for it.
     """
     if not generation_ids:
-        return []
-    one, many = f"{_COLUMNS} WHERE g.id = :id", f"{_COLUMNS} WHERE g.id = ANY (:ids) ORDER BY g.id"
-    # Of one the planner keeps its plan; that of an array it makes anew each time, which takes longer than to find one generation.
-    which, ids = (
-        (one, {"id": generation_ids[0]}) if len(generation_ids) == 1 else (many, {"ids": sorted(generation_ids)})
+        return Held([], None)
+    one = len(generation_ids) == 1
+    found = tx.execute(
+        text(_HELD_ONE if one else _HELD_MANY), {"ids": generation_ids[0] if one else sorted(generation_ids)}
     )
-    rows = tx.execute(text(f"{which} FOR NO KEY UPDATE OF g"), ids)
-    return [_generation(row) for row in rows]
+    rows = found.all()
+    return Held([_generation(row) for row in rows], rows[-1].locked_at + ahead(tx) if rows else None)
+
+
+def lock(tx: Transaction, generation_ids: Sequence[UUID]) -> list[Generation]:
+    """The same, for those who know the time."""
+    return hold(tx, generation_ids).generations
 
 
 @dataclass(frozen=True, slots=True)

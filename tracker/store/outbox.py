@@ -12,7 +12,7 @@ from tracker.core import ids
 from tracker.core.events import SENT, endpoint_wants, url_wants
 from tracker.core.generation import Generation
 from tracker.store import deliveries, endpoints, events
-from tracker.store.db import Transaction
+from tracker.store.db import Transaction, text
 from tracker.store.endpoints import Endpoint, Heard
 from tracker.store.events import Event
 
@@ -27,16 +27,20 @@ def publish(tx: Transaction, entries: Sequence[Entry], now: datetime, *, but: UU
     if not entries:
         return 0
     entries = _in_order(entries)
-    events.insert(tx, [event for event, _ in entries])
-    listening = _listening(tx, entries)
+    listening = _stored(tx, entries)
     rows = [row for event, g in entries for row in _deliveries(event, g, listening.get(event.project_id, []), now, but)]
     deliveries.insert(tx, rows)
     return len(rows)
 
 
-def _listening(tx: Transaction, entries: Sequence[Entry]) -> dict[UUID, list[Endpoint]]:
+_STORE_AND_LISTEN = f"WITH stored AS ({events.INSERT}) {endpoints.LISTENING}"
+
+
+def _stored(tx: Transaction, entries: Sequence[Entry]) -> dict[UUID, list[Endpoint]]:
+    """Store the events; returns who may want them, by project."""
     sent = [(event, g) for event, g in entries if event.type in SENT]
     if not sent:
+        events.insert(tx, [event for event, _ in entries])
         return {}
     about = None if any(g is None for _, g in sent) else [g for _, g in sent if g]
     heard = Heard(
@@ -45,7 +49,8 @@ def _listening(tx: Transaction, entries: Sequence[Entry]) -> dict[UUID, list[End
         tags=None if about is None else {tag for g in about for tag in g.tags},
         providers=None if about is None else {g.provider for g in about},
     )
-    return endpoints.listening(tx, heard)
+    stored = events.parameters([event for event, _ in entries])
+    return endpoints.by_project(tx.execute(text(_STORE_AND_LISTEN), {**stored, **heard.parameters()}))
 
 
 def _in_order(entries: Sequence[Entry]) -> list[Entry]:
