@@ -106,7 +106,7 @@ def partly_land(tx: Transaction, batch: UUID, left: Mapping[int, int]) -> None:
 
 
 def launch(tx: Transaction, batch: UUID, now: datetime) -> dict[int, int]:
-    """A worker has taken the batch: how many requests its claim paid for, by credential. Empty when its message is late, or a second one."""
+    """A worker has taken the batch: how many requests its claim paid for, by credential. Empty when its message is late, or came twice."""
     taken = tx.execute(
         text(
             "UPDATE flights SET taken = true, until = :until WHERE batch_id = :batch AND NOT taken AND until > :now"
