@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from tracker.core import ids
 from tracker.core.generation import Generation
@@ -80,8 +80,8 @@ def test_whoever_registers_while_a_credential_changes_gets_the_new_values(place:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with ThreadPoolExecutor(1) as threads:
         with place.services.database.transaction() as tx:
-            # As a registration under way does it: hold the account, then enter the schedule.
-            credentials.hold(tx, {credentials.of_project(tx, place.project)[0].id})
+            # As a registration under way does it.
+            tx.execute(text("SELECT FROM credentials FOR KEY SHARE"))
             change = threads.submit(
                 place.services.credentials.put, place.project, "default", CredentialForm(poll_price=8)
             )
@@ -90,6 +90,33 @@ def test_whoever_registers_while_a_credential_changes_gets_the_new_values(place:
             assert _knobs(place) == {"meanwhile": (None, None)}
         change.result(10)
     assert _knobs(place) == {"meanwhile": (8, None)}
+
+
+WHILE_WAITING = [
+    ("UPDATE credentials SET poll_price = 8", (8, None)),
+    ("UPDATE credentials SET providers = '{}'", None),
+    ("DELETE FROM credentials", None),
+]
+
+
+@pytest.mark.parametrize(("change", "knobs"), WHILE_WAITING)
+def test_what_a_credential_is_once_its_change_is_done_counts(
+    place: Place, change: str, knobs: tuple[float | None, float | None] | None
+) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(1) as threads:
+        with place.services.database.transaction() as tx:
+            tx.execute(text("SELECT FROM credentials FOR UPDATE"))
+            tx.execute(text(change))
+            registering = threads.submit(_register, place, "late")
+            until(lambda: place.scalar(waiting), "the registration waits for the change")
+        if knobs is None:
+            with pytest.raises(InvalidError, match="credential"):
+                registering.result(10)
+        else:
+            assert registering.result(10).created
+    assert _knobs(place) == ({} if knobs is None else {"late": knobs})
+    assert place.scalar("SELECT count(*) FROM events") == len(_knobs(place))
 
 
 def test_every_field_is_stored_as_it_was_sent(place: Place) -> None:

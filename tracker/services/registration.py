@@ -20,12 +20,12 @@ from tracker.services.accounts import chosen, no_credential
 from tracker.services.forms import RegistrationForm
 from tracker.services.learning import FreshClocks
 from tracker.services.together import Together
-from tracker.store import credentials, db, endpoints, generations, keeping, outbox, schedule
+from tracker.store import credentials, db, endpoints, generations, registering
 from tracker.store.clocks import Learned
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
 from tracker.store.generations import Task
-from tracker.store.keeping import Rules
+from tracker.store.registering import Found, New
 from tracker.store.schedule import Scheduled
 
 log = logging.getLogger(__name__)
@@ -63,13 +63,14 @@ class _Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Shared:
     """What the registrations of one request share: looked up once, and made where it was missing."""
 
     receivers: dict[str, int]
     clocks: dict[tuple[str, str], Learned]
     download: tuple[str, ...] | None
     """What the project keeps where a registration does not say."""
+    now: datetime
 
 
 class Registration:
@@ -110,18 +111,20 @@ class Registration:
     ) -> list[Registered | TrackerError]:
         """Register many tasks in one transaction; what is wrong with one does not hinder the others."""
         with self._database.looking() as tx:
-            rules, now = keeping.rules_now(tx, project_id)
-            accounts = credentials.of_project(tx, project_id)
-            checked = [self._checked(form, accounts, now) for form in forms]
+            project = registering.look_up(tx, project_id)
+            checked = [self._checked(form, project.accounts, project.at) for form in forms]
             wishes = [wish for wish in checked if isinstance(wish, _Wish)]
-            found = self._look_up(tx, project_id, wishes, rules)
-        if not wishes:
-            return [outcome for outcome in checked if isinstance(outcome, TrackerError)]
-        with self._database.transaction() as tx:
-            # An account may have been deleted since; those that are held here cannot be until we are done.
-            serving, now = credentials.hold(tx, {wish.account.id for wish in wishes})
-            checked = [self._still_served(wish, serving) for wish in checked]
-            stored, made = self._store(tx, project_id, [w for w in checked if isinstance(w, _Wish)], found, now)
+            if not wishes:
+                return [outcome for outcome in checked if isinstance(outcome, TrackerError)]
+            found = self._look_up(tx, project_id, wishes, project)
+            made = self._store(tx, project_id, wishes, found)
+            stored = {(g.provider, g.credential_id, g.task_id): g for g in made.values()}
+            missing = {wish.task for wish in wishes} - stored.keys()
+            if missing:
+                # Registered before, as a rule: seldom enough that nobody looks first. Or its account was deleted since.
+                stored |= generations.of_tasks(tx, project_id, missing)
+                serving = {c.id: c.providers for c in credentials.of_project(tx, project_id)}
+                checked = [self._still_served(wish, serving) for wish in checked]
         _tell(list(made.values()))
         if made:
             self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
@@ -150,12 +153,13 @@ class Registration:
             problems.append(no_credential(form.provider, form.credential))
         return InvalidError(*problems) if problems or account is None else _Wish(form, account)
 
-    def _look_up(self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], rules: Rules) -> _Found:
+    def _look_up(self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], project: Found) -> _Shared:
         hosts = {host_of(wish.form.webhook_url) for wish in wishes if wish.form.webhook_url is not None}
-        return _Found(
+        return _Shared(
             receivers=endpoints.receivers_of_hosts(tx, project_id, hosts) if hosts else {},
             clocks=self._waiting.of(tx, {wish.clock for wish in wishes}),
-            download=rules.download,
+            download=project.download,
+            now=project.at,
         )
 
     @staticmethod
@@ -165,24 +169,19 @@ class Registration:
         return InvalidError(no_credential(wish.form.provider, wish.form.credential))
 
     def _store(
-        self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], found: _Found, now: datetime
-    ) -> tuple[dict[Task, Generation], dict[int, Generation]]:
-        """Every task's stored generation, and those made just now by the identity of their wish."""
+        self, tx: Transaction, project_id: UUID, wishes: Sequence[_Wish], shared: _Shared
+    ) -> dict[int, Generation]:
+        """The generations that are stored now, by the identity of their wish."""
         # Of two items about one task the first makes it, and the second finds it.
         first = {wish.task: wish for wish in reversed(wishes)}
         new = [wish for wish in wishes if first.get(wish.task) is wish]
         # Rising ids keep the order of the request within its millisecond.
-        keys = sorted(ids.uuid7(now) for _ in new)
-        wanted = {id(wish): self._new(project_id, wish, key, found, now) for wish, key in zip(new, keys, strict=True)}
-        inserted = generations.insert(tx, wanted.values())
-        made = {key: g for key, g in wanted.items() if g.id in inserted}
-        schedule.enter(tx, [_entry(g) for g in made.values()])
-        outbox.publish(
-            tx, [(e, g) for g in made.values() if (e := steps.registered(g, now, self._base_url).event)], now
+        keys = sorted(ids.uuid7(shared.now) for _ in new)
+        wanted = {id(wish): self._new(project_id, wish, key, shared) for wish, key in zip(new, keys, strict=True)}
+        stored = registering.store(
+            tx, [New(g, _entry(g), steps.registered(g, shared.now, self._base_url)) for g in wanted.values()]
         )
-        stored = {(g.provider, g.credential_id, g.task_id): g for g in made.values()}
-        # The rest was registered before: seldom enough that nobody looks first.
-        return stored | generations.of_tasks(tx, project_id, first.keys() - stored.keys()), made
+        return {key: g for key, g in wanted.items() if g.id in stored}
 
     @staticmethod
     def _outcome(
@@ -202,8 +201,8 @@ class Registration:
             )
         return Registered(created=False, generation=g)
 
-    def _new(self, project_id: UUID, wish: _Wish, key: UUID, found: _Found, now: datetime) -> Generation:
-        form, learned = wish.form, found.clocks[wish.clock]
+    def _new(self, project_id: UUID, wish: _Wish, key: UUID, shared: _Shared) -> Generation:
+        form, learned, now = wish.form, shared.clocks[wish.clock], shared.now
         clock_from = min(form.submitted_at or now, now)
         return Generation(
             id=key,
@@ -216,8 +215,8 @@ class Registration:
             give_up_at=now + form.gives_up_after,
             tags=tuple(form.tags),
             webhook_events=None if form.events is None else tuple(form.events),
-            webhook_receiver_id=None if form.webhook_url is None else found.receivers[host_of(form.webhook_url)],
-            download=found.download if form.download is None else form.wished,
+            webhook_receiver_id=None if form.webhook_url is None else shared.receivers[host_of(form.webhook_url)],
+            download=shared.download if form.download is None else form.wished,
             next_poll_at=now + self._first_wait(wish, learned, now - clock_from),
             clock_id=learned.id,
             clock_from=clock_from,

@@ -24,9 +24,9 @@ class Step:
     event: Event | None
 
 
-def registered(g: Generation, now: datetime, base_url: str) -> Step:
-    """The first event of a generation: sequence 1."""
-    return Step(g, _event(EventType.REGISTERED, g, now, base_url, None, {}))
+def registered(g: Generation, now: datetime, base_url: str) -> Event:
+    """The first event of a generation: sequence 1. It is sent to nobody."""
+    return _event(EventType.REGISTERED, g, now, base_url, None, {})
 
 
 def observed(g: Generation, decision: Decision, now: datetime, base_url: str) -> Step:

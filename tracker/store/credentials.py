@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from tracker.core.pausing import Health
-from tracker.store import db
 from tracker.store.db import Transaction, text
 
 
@@ -52,54 +50,48 @@ class Credential:
         )  # fmt: skip
 
 
-def _credential(row: Any) -> Credential:
+def from_row(row: Any) -> Credential:
+    """A credential from a row that has all its columns."""
     fields = {name: getattr(row, name) for name in Credential.__dataclass_fields__}
     return Credential(**{**fields, "providers": tuple(row.providers), "refused": tuple(row.refused)})
+
+
+ORDER = "c.name, c.environment_provider NULLS FIRST"
+"""By name; what was stored by hand comes before what the environment gives."""
 
 
 def of_project(tx: Transaction, project_id: UUID) -> list[Credential]:
     """The credentials of a project by name; what was stored by hand comes before what the environment gives."""
     rows = tx.execute(
-        text("SELECT * FROM credentials WHERE project_id = :id ORDER BY name, environment_provider NULLS FIRST"),
+        text(f"SELECT * FROM credentials c WHERE project_id = :id ORDER BY {ORDER}"),
         {"id": project_id},
     )
-    return [_credential(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def by_id(tx: Transaction, ids: list[int]) -> dict[int, Credential]:
     """Credentials by id."""
     rows = tx.execute(text("SELECT * FROM credentials WHERE id = ANY (:ids)"), {"ids": ids})
-    return {row.id: _credential(row) for row in rows}
+    return {row.id: from_row(row) for row in rows}
 
 
 def lock(tx: Transaction, credential_id: int, *, against_use: bool = False) -> Credential | None:
     """One credential, locked until the end of the transaction; `against_use` also keeps new generations from naming it."""
     strength = "UPDATE" if against_use else "NO KEY UPDATE"
     row = tx.execute(text(f"SELECT * FROM credentials WHERE id = :id FOR {strength}"), {"id": credential_id}).first()
-    return None if row is None else _credential(row)
-
-
-def hold(tx: Transaction, ids: Collection[int]) -> tuple[dict[int, Sequence[str]], datetime]:
-    """Keep these credentials from being deleted until the end of the transaction; what each serves now, and the time by then."""
-    rows = tx.execute(
-        text(
-            "SELECT id, providers, clock_timestamp() AS now FROM credentials WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"
-        ),
-        {"ids": sorted(ids)},
-    ).all()
-    return {row.id: row.providers for row in rows}, rows[-1].now + db.ahead(tx) if rows else db.now(tx)
+    return None if row is None else from_row(row)
 
 
 def by_token(tx: Transaction, token: str) -> Credential | None:
     """The credential that an inbound callback's token belongs to."""
     row = tx.execute(text("SELECT * FROM credentials WHERE callback_token = :token"), {"token": token}).first()
-    return None if row is None else _credential(row)
+    return None if row is None else from_row(row)
 
 
 def by_key_hash(tx: Transaction, key_hash: bytes) -> list[Credential]:
     """The credentials whose provider key has this keyed hash."""
     rows = tx.execute(text("SELECT * FROM credentials WHERE api_key_hash = :hash ORDER BY id"), {"hash": key_hash})
-    return [_credential(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def put(
@@ -118,7 +110,7 @@ def put(
         ),
         columns,
     ).one()
-    return _credential(row)
+    return from_row(row)
 
 
 def delete(tx: Transaction, credential_id: int) -> None:

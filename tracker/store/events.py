@@ -32,24 +32,24 @@ class Event:
     detail: dict[str, Any] | None = None
 
 
-_TYPES = {
+TYPES = {
     "id": "uuid", "project_id": "uuid", "generation_id": "uuid", "sequence": "int", "type": "text", "from_state": "text",
     "to_state": "text", "provider_status": "text", "at": "timestamptz", "detail": "jsonb", "body": "text",
 }  # fmt: skip
-INSERT = f"""
-INSERT INTO events ({", ".join(_TYPES)})
-SELECT {", ".join(_TYPES).replace(", body", ", convert_to(body, 'UTF8')")} FROM {records(_TYPES)}"""
+COLUMNS = ", ".join(TYPES)
+VALUES = ", ".join("convert_to(r.body, 'UTF8')" if name == "body" else f"r.{name}" for name in TYPES)
+INSERT = f"INSERT INTO events ({COLUMNS}) SELECT {VALUES} FROM {records(TYPES)}"
 
 
-def parameters(events: Sequence[Event]) -> dict[str, Any]:
-    """What INSERT takes."""
-    return {"rows": as_records(events, _TYPES, body=[e.body.decode() for e in events])}
+def as_rows(events: Sequence[Event]) -> str:
+    """What INSERT takes as `rows`."""
+    return as_records(events, TYPES, body=[e.body.decode() for e in events])
 
 
 def insert(tx: Transaction, events: Sequence[Event]) -> None:
     """Store events in the transaction of their cause."""
     if events:
-        tx.execute(text(INSERT), parameters(events))
+        tx.execute(text(INSERT), {"rows": as_rows(events)})
 
 
 def add_detail(tx: Transaction, generation_id: UUID, detail: dict[str, Any]) -> None:

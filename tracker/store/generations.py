@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -69,29 +69,6 @@ def _generation(row: Any) -> Generation:
         clock_id=row.clock_id,
         clock_from=row.clock_from,
     )
-
-
-_TYPES = {
-    "id": "uuid", "project_id": "uuid", "provider": "text", "credential_id": "int", "task_id": "text", "kind": "text",
-    "model": "text", "metadata": "jsonb", "tags": "text[]", "webhook_url": "text", "webhook_events": "text[]",
-    "webhook_receiver_id": "int", "download": "text[]", "poll_price": "real", "poll_longest": "real",
-    "registered_at": "timestamptz", "submitted_at": "timestamptz", "timeout": "float8", "timeout_at": "timestamptz",
-    "give_up_at": "timestamptz",
-}  # fmt: skip
-_INSERT = f"""
-INSERT INTO generations ({", ".join(_TYPES)}, changed_at)
-SELECT {", ".join(_TYPES).replace(", timeout,", ", make_interval(secs => timeout),")}, registered_at FROM {records(_TYPES)}
-ON CONFLICT ON CONSTRAINT generations_task_unique DO NOTHING RETURNING id"""
-
-
-def insert(tx: Transaction, new: Iterable[Generation]) -> set[UUID]:
-    """Store new generations; returns the ids of those that were stored: a task that is registered already is left as it is.
-
-    In one order everywhere, so that two who register the same tasks never wait for each other crosswise.
-    """
-    ordered = sorted(new, key=lambda g: (g.provider, g.credential_id, g.task_id))
-    rows = as_records(ordered, _TYPES, timeout=[g.timeout.total_seconds() for g in ordered])
-    return set(tx.execute(text(_INSERT), {"rows": rows}).scalars()) if ordered else set()
 
 
 def get(tx: Transaction, project_id: UUID, generation_id: UUID) -> Generation | None:

@@ -11,7 +11,6 @@ from uuid import UUID
 import orjson
 
 from tracker.core.generation import Artifact
-from tracker.store import db
 from tracker.store.artifacts import Wanted, artifact_of
 from tracker.store.db import Transaction, text
 
@@ -36,21 +35,13 @@ class Kept:
 
 def rules(tx: Transaction, project_id: UUID) -> Rules:
     """The rules of a project; those of one that is not there keep nothing and bound nothing."""
-    return rules_now(tx, project_id)[0]
-
-
-def rules_now(tx: Transaction, project_id: UUID) -> tuple[Rules, datetime]:
-    """The rules of a project, and the time at which they were found: every registration asks for both."""
     row = tx.execute(
-        text(
-            "SELECT download, keep_for, keep_bytes, quota_bytes, clock_timestamp() AS now FROM projects WHERE id = :id"
-        ),
-        {"id": project_id},
+        text("SELECT download, keep_for, keep_bytes, quota_bytes FROM projects WHERE id = :id"), {"id": project_id}
     ).first()
     if row is None:
-        return Rules(), db.now(tx)
+        return Rules()
     download = None if row.download is None else tuple(row.download)
-    return Rules(download, row.keep_for, row.keep_bytes, row.quota_bytes), row.now + db.ahead(tx)
+    return Rules(download, row.keep_for, row.keep_bytes, row.quota_bytes)
 
 
 def put_rules(tx: Transaction, project_id: UUID, wanted: Rules) -> None:

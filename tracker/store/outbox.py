@@ -49,8 +49,8 @@ def _stored(tx: Transaction, entries: Sequence[Entry]) -> dict[UUID, list[Endpoi
         tags=None if about is None else {tag for g in about for tag in g.tags},
         providers=None if about is None else {g.provider for g in about},
     )
-    stored = events.parameters([event for event, _ in entries])
-    return endpoints.by_project(tx.execute(text(_STORE_AND_LISTEN), {**stored, **heard.parameters()}))
+    rows = events.as_rows([event for event, _ in entries])
+    return endpoints.by_project(tx.execute(text(_STORE_AND_LISTEN), {"rows": rows, **heard.parameters()}))
 
 
 def _in_order(entries: Sequence[Entry]) -> list[Entry]:

@@ -45,9 +45,9 @@ def problem_from(stored: dict[str, Any] | None) -> LastProblem | None:
     return LastProblem(stored["code"], stored["message"], datetime.fromisoformat(stored["at"]), stored["in_a_row"])
 
 
-def records(types: Mapping[str, str]) -> str:
-    """What to select from, where the parameter `rows` holds objects with these columns."""
-    return f"json_to_recordset(CAST(:rows AS json)) AS r {_columns(types)}"
+def records(types: Mapping[str, str], parameter: str = "rows") -> str:
+    """What to select from, where the parameter holds objects with these columns."""
+    return f"json_to_recordset(CAST(:{parameter} AS json)) AS r {_columns(types)}"
 
 
 def one_record(types: Mapping[str, str]) -> str:
@@ -60,7 +60,7 @@ def _columns(types: Mapping[str, str]) -> str:
 
 
 def as_records(objects: Iterable[Any], types: Mapping[str, str], **made: list[Any]) -> str:
-    """The parameter `rows`: these attributes of the objects, with the columns of `made` in place of theirs."""
+    """The parameter that `records` takes: these attributes of the objects, with the columns of `made` in place of theirs."""
     names = [name for name in types if name not in made]
     rows = [{name: getattr(o, name) for name in names} for o in objects]
     for name, values in made.items():

@@ -98,14 +98,14 @@ class Scheduled:
     longest: float | None
 
 
-_TYPES = {
+TYPES = {
     "generation_id": "uuid", "credential_id": "int", "clock_id": "int", "due_at": "timestamptz", "clock_from": "timestamptz",
     "timeout_at": "timestamptz", "price": "real", "longest": "real",
 }  # fmt: skip
-
-
+COLUMNS = ", ".join(TYPES)
 _KNOBS = {"price": "coalesce(r.price, c.poll_price)", "longest": "coalesce(r.longest, c.poll_longest)"}
-_ENTRY = ", ".join(_KNOBS.get(name, f"r.{name}") for name in _TYPES)
+ENTRY = ", ".join(_KNOBS.get(name, f"r.{name}") for name in TYPES)
+"""What to insert for a record `r` of TYPES and its credential `c`."""
 
 
 def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
@@ -115,14 +115,14 @@ def enter(tx: Transaction, entering: Sequence[Scheduled]) -> None:
     tx.execute(
         text(
             f"""
-            INSERT INTO polls ({", ".join(_TYPES)})
-            SELECT {_ENTRY} FROM {records(_TYPES)} JOIN credentials c ON c.id = r.credential_id
+            INSERT INTO polls ({COLUMNS})
+            SELECT {ENTRY} FROM {records(TYPES)} JOIN credentials c ON c.id = r.credential_id
             ON CONFLICT (generation_id) DO UPDATE
                SET credential_id = excluded.credential_id, clock_id = excluded.clock_id, due_at = excluded.due_at,
                    clock_from = excluded.clock_from, timeout_at = excluded.timeout_at, lane = 0, failures = 0, problem_run = 0,
                    answered_late = false, price = excluded.price, longest = excluded.longest"""
         ),
-        {"rows": as_records(entering, _TYPES)},
+        {"rows": as_records(entering, TYPES)},
     )
 
 
