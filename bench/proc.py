@@ -70,18 +70,19 @@ class Meter:
         return {name: seconds for name, seconds in spent.items() if name != "benchmark"}, foreign
 
 
-def memory(pid: int) -> float:
-    """Proportional memory of a tree in MB: pages that several share are divided among them. Falls back to the resident size."""
-    return sum(_memory(one) for one in tree(pid))
+def memory(pid: int) -> tuple[float, float]:
+    """Proportional memory of a tree in MB: pages that several share are divided among them. What is its own, and its shared segments.
+
+    Shared segments are PostgreSQL's buffers, above all: as large as they were made, and resident as far as they were ever used.
+    """
+    counted = [_memory(one) for one in tree(pid)]
+    return sum(own for own, _ in counted), sum(shared for _, shared in counted)
 
 
-def _memory(pid: int) -> float:
-    for path, name in ((f"/proc/{pid}/smaps_rollup", "Pss:"), (f"/proc/{pid}/status", "VmRSS:")):
-        try:
-            lines = Path(path).read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            if line.startswith(name):
-                return int(line.split()[1]) / 1024
-    return 0.0
+def _memory(pid: int) -> tuple[float, float]:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:  # it has just ended
+        return 0.0, 0.0
+    size = {name: int(rest.split()[0]) / 1024 for name, rest in (line.split(":") for line in lines)}
+    return size["Pss"] - size["Pss_Shmem"], size["Pss_Shmem"]

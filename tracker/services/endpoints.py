@@ -25,6 +25,9 @@ from tracker.store.vault import Vault
 
 BY_HAND = 0
 """The lane of what somebody waits for: before all others, and past an open circuit."""
+CLEARED_AT_ONCE = 20_000
+"""Deliveries looked at by one statement while an endpoint is being deleted."""
+BEING_DELETED = "it is being deleted; delete it again should it stay"
 
 
 class Endpoints:
@@ -103,7 +106,18 @@ class Endpoints:
             return self._found(tx, project_id, endpoint_id)
 
     def delete(self, project_id: UUID, endpoint_id: UUID) -> None:
-        """Remove an endpoint with its deliveries."""
+        """Remove an endpoint with its deliveries. What breaks off midway leaves it disabled; deleting it again goes on."""
+        with self._database.transaction() as tx:
+            endpoint = self._found(tx, project_id, endpoint_id, lock=True)
+            endpoints.update(
+                tx, replace(endpoint, enabled=False, disabled_reason=BEING_DELETED, updated_at=db.now(tx))
+            )
+            replay.end(tx, endpoint_id)
+        # Millions would take longer than any one statement may. From now on none is added.
+        place: UUID | None = UUID(int=0)
+        while place is not None:
+            with self._database.transaction() as tx:
+                place = deliveries.clear(tx, project_id, endpoint_id, place, CLEARED_AT_ONCE)
         with self._database.transaction() as tx:
             self._found(tx, project_id, endpoint_id, lock=True)
             deliveries.hold(tx, endpoint_id)

@@ -164,6 +164,27 @@ def hold(tx: Transaction, endpoint_id: UUID) -> None:
     )
 
 
+def clear(tx: Transaction, project_id: UUID, endpoint_id: UUID, after: UUID, limit: int) -> UUID | None:
+    """Remove those of an endpoint among the next `limit` deliveries of its project; returns where to go on, None at the end.
+
+    Looks at so many rows at most, however few of them are the endpoint's: no statement takes long, and none needs an index of its own.
+    """
+    found: UUID | None = tx.execute(
+        text(
+            """
+            WITH next AS MATERIALIZED (
+                SELECT id, endpoint_id FROM deliveries WHERE project_id = :project_id AND id > :after ORDER BY id LIMIT :limit),
+            held AS MATERIALIZED (
+                SELECT id FROM deliveries WHERE id = ANY (ARRAY(SELECT id FROM next WHERE endpoint_id = :endpoint_id))
+                 ORDER BY id FOR UPDATE),
+            gone AS (DELETE FROM deliveries WHERE id = ANY (ARRAY(SELECT id FROM held)))
+            SELECT id FROM next ORDER BY id OFFSET :limit - 1"""
+        ),
+        {"project_id": project_id, "endpoint_id": endpoint_id, "after": after, "limit": limit},
+    ).scalar_one_or_none()
+    return found
+
+
 def forget(tx: Transaction, *, ended: datetime, made: UUID, limit: int) -> int:
     """Remove deliveries that ended before `ended`, with their attempts; returns how many. Ids of that time are below `made`."""
     gone = tx.execute(
