@@ -109,9 +109,7 @@ class Endpoints:
         """Remove an endpoint with its deliveries. What breaks off midway leaves it disabled; deleting it again goes on."""
         with self._database.transaction() as tx:
             endpoint = self._found(tx, project_id, endpoint_id, lock=True)
-            endpoints.update(
-                tx, replace(endpoint, enabled=False, disabled_reason=BEING_DELETED, updated_at=db.now(tx))
-            )
+            endpoints.update(tx, replace(endpoint, enabled=False, disabled_reason=BEING_DELETED, updated_at=db.now(tx)))
             replay.end(tx, endpoint_id)
         # Millions would take longer than any one statement may. From now on none is added.
         place: UUID | None = UUID(int=0)
