@@ -132,7 +132,7 @@ class Api:
         with self.services.database.transaction() as tx:
             now = db.now(tx)
             [g] = generations.lock(tx, [_uuid(public_id)])
-            artifacts.wish(tx, project_id=g.project_id, generation_id=g.id, outputs=g.outputs, now=now)
+            artifacts.wish(tx, [(g, output) for output in g.outputs], now)
             [wanted] = artifacts.claim(tx, now=now, limit=10)
             key = f"test/{g.id}-video-0.mp4"
             partial = store.spool.path(".kept.1.part")

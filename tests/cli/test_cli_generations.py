@@ -142,7 +142,7 @@ def stored(services: Services, registered: Register) -> tuple[str, bytes, Path]:
         )
         step = steps.observed(g, decision, now, "http://x")
         generations.rewrite(tx, [step.generation], now)
-        artifacts.wish(tx, project_id=g.project_id, generation_id=g.id, outputs=list(step.generation.outputs), now=now)
+        artifacts.wish(tx, [(g, output) for output in step.generation.outputs], now)
     return public, content, _keep(services, store, key, content)
 
 

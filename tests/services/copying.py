@@ -78,7 +78,7 @@ class Ground:
             )
             if answer is not None:
                 generations.keep_answers(tx, [(made.id, json.dumps(answer).encode())], db.now(tx))
-            artifacts.wish(tx, project_id=self.project_id, generation_id=made.id, outputs=outputs, now=db.now(tx))
+            artifacts.wish(tx, [(made, output) for output in outputs], db.now(tx))
         return self.services.generations.get(self.project_id, made.id)
 
     def worker(self, *, limits: Limits | None = None, at_once: int = 4, by_content: bool = False) -> Downloading:

@@ -201,8 +201,7 @@ class Generations:
             both = () if kinds is None or g.download == () else tuple(dict.fromkeys([*(g.download or ()), *kinds]))
             after = replace(g, download=both)
             if g.state is State.COMPLETED:
-                wanted = [output for output in g.outputs if after.wants(output)]
-                artifacts.wish(tx, project_id=g.project_id, generation_id=g.id, outputs=wanted, now=now)
+                artifacts.wish(tx, [(g, output) for output in g.outputs if after.wants(output)], now)
             if after != g:
                 generations.rewrite(tx, [replace(after, version=g.version + 1)], now)
         self._bell.ring(bell.FETCH, bell.DOWNLOAD, because="asked for")

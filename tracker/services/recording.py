@@ -83,7 +83,10 @@ class Recording:
     def _write(self, slice_: Sequence[Judged], now: datetime) -> tuple[list[steps.Step], int, int]:
         with self._database.transaction() as tx:
             held, taken = self._settle(tx, slice_, now)
-            wished = sum(self._wish(tx, s.generation, now) for s in taken if s.generation.state is State.COMPLETED)
+            completed = [s.generation for s in taken if s.generation.state is State.COMPLETED]
+            wished = artifacts.wish(
+                tx, [(g, output) for g in completed for output in g.outputs if g.wants(output)], now
+            )
             generations.rewrite(tx, [s.generation for s in taken], now)
             made = outbox.publish(tx, [(s.event, s.generation) for s in taken if s.event], now)
             generations.keep_answers(tx, [(j.asked.id, _answer(j)) for j in held if _shows_change(j)], now)
@@ -141,11 +144,6 @@ class Recording:
                     step.generation.state,
                     extra={"generation": ids.public("gen", step.generation.id)},
                 )
-
-    @staticmethod
-    def _wish(tx: Transaction, g: Generation, now: datetime) -> int:
-        wanted = [output for output in g.outputs if g.wants(output)]
-        return artifacts.wish(tx, project_id=g.project_id, generation_id=g.id, outputs=wanted, now=now)
 
     @staticmethod
     def _keep_late_answer(tx: Transaction, g: Generation | None, j: Judged, now: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,8 +11,9 @@ from uuid import UUID
 import orjson
 
 from tracker.core import links
-from tracker.core.generation import KINDS, Artifact, Output
+from tracker.core.generation import KINDS, Artifact, Generation, Output
 from tracker.store.db import Transaction, text
+from tracker.store.rows import records
 
 LEASE = timedelta(seconds=45)
 """Renewed while the work goes on. A lapsed lease is no attempt: the row is due again at once."""
@@ -50,29 +51,32 @@ def get(tx: Transaction, generation_id: UUID, kind: str, index: int) -> Any | No
     ).first()
 
 
-def wish(tx: Transaction, *, project_id: UUID, generation_id: UUID, outputs: Sequence[Output], now: datetime) -> int:
+_WISHED = {
+    "generation_id": "uuid", "kind": "text", "index": "int", "project_id": "uuid", "source_url": "text", "fetch_by": "timestamptz",
+}  # fmt: skip
+_WISH = f"""
+INSERT INTO artifacts ({", ".join(_WISHED)}, due_at, created_at) SELECT r.*, :now, :now FROM {records(_WISHED)}
+ON CONFLICT (generation_id, kind, index) DO UPDATE
+   SET state = 'pending', source_url = excluded.source_url, due_at = excluded.due_at, error = NULL, attempts = 0, refreshed = 0,
+       fetch_by = excluded.fetch_by, object_key = NULL, size = NULL, bytes_done = 0, bytes_per_second = NULL, sha256 = NULL,
+       media_type = NULL, etag = NULL, partial = NULL, stored_at = NULL
+ WHERE artifacts.state = 'failed'"""
+
+
+def wish(tx: Transaction, wished: Iterable[tuple[Generation, Output]], now: datetime) -> int:
     """Want copies of these outputs; one that failed before is tried again, one stored or under way stays. Returns how many are new."""
-    wished = 0
-    for output in outputs:
-        made = tx.execute(
-            text(
-                """
-                INSERT INTO artifacts (generation_id, kind, index, project_id, source_url, due_at, fetch_by, created_at)
-                VALUES (:generation_id, :kind, :index, :project_id, :url, :now, :fetch_by, :now)
-                ON CONFLICT (generation_id, kind, index) DO UPDATE
-                   SET state = 'pending', source_url = excluded.source_url, due_at = excluded.due_at, error = NULL, attempts = 0,
-                       refreshed = 0, fetch_by = excluded.fetch_by, object_key = NULL, size = NULL, bytes_done = 0,
-                       bytes_per_second = NULL, sha256 = NULL, media_type = NULL, etag = NULL, partial = NULL,
-                       stored_at = NULL
-                 WHERE artifacts.state = 'failed'"""
-            ),
-            {
-                "generation_id": generation_id, "kind": output.kind, "index": output.index, "project_id": project_id,
-                "url": output.url, "now": now, "fetch_by": _fetch_by(output.url, now),
-            },
-        )  # fmt: skip
-        wished += made.rowcount
-    return wished
+    # Each once, and in one order everywhere: a statement changes no row twice, and none waits for another crosswise.
+    rows = {
+        (str(g.id), output.kind, output.index): {
+            "generation_id": g.id, "kind": output.kind, "index": output.index, "project_id": g.project_id,
+            "source_url": output.url, "fetch_by": _fetch_by(output.url, now),
+        }
+        for g, output in wished
+    }  # fmt: skip
+    if not rows:
+        return 0
+    ordered = [row for _, row in sorted(rows.items())]
+    return tx.execute(text(_WISH), {"rows": orjson.dumps(ordered).decode(), "now": now}).rowcount
 
 
 def _fetch_by(url: str, now: datetime) -> datetime:
