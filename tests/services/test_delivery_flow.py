@@ -590,3 +590,25 @@ def test_an_event_waits_for_no_endpoint_that_does_not_want_it(place, receiver):
         tx.execute(text("SELECT FROM endpoints WHERE id = ANY (:ids) FOR UPDATE"), {"ids": others})
         events(place, 1, tags=["a"])
     assert [d.endpoint_id for d in deliveries(place)] == [wants]
+
+
+def test_a_look_is_bounded_however_much_was_delivered(place, receiver, monkeypatch):
+    monkeypatch.setattr("tracker.services.recovery.LOOKED_AT", 3)
+    it = endpoint(place, receiver, schedule=[0])
+    begun = place.now()
+    events(place, 10, "fine")
+    place.send()
+    receiver.status = 500
+    events(place, 1, "lost")
+    place.send()
+    receiver.status = 200
+    assert [d.state for d in deliveries(place, endpoint_id=it)].count("failed") == 1
+    first = place.services.endpoints.recover(place.project, it, begun)
+    assert (first.count, first.complete) == (0, False), "ten were delivered: the first look finds nothing, and goes on"
+    turns = 0
+    while place.scalar("SELECT count(*) FROM receivers WHERE replay_after IS NOT NULL"):
+        place.services.upkeep.tick()
+        turns += 1
+        assert turns < 20, "each look moves on, also past what needs nothing"
+    place.send()
+    assert {d.state for d in deliveries(place, endpoint_id=it)} == {"delivered"}

@@ -13,7 +13,7 @@ from typing import IO
 import tracker
 from tracker.errors import ConflictError, TrackerError
 from tracker.services.health import TICK, TICK_LATE
-from tracker.store import archive, db, dumping, migrations
+from tracker.store import archive, db, dumping, events, migrations
 from tracker.store.archive import Backup
 from tracker.store.db import Database
 
@@ -65,6 +65,12 @@ def restore(url: str, backup: Backup, *, replace: bool) -> str:
         database.close()
     dumping.load(url, backup.dump, written_by=backup.pg_dump, replace=replace)
     migrations.migrate(url)
+    database = Database(url, size=1, application="tracker-restore", settings={"statement_timeout": "0"})
+    try:
+        with database.transaction() as tx:
+            events.settle_restored(tx)
+    finally:
+        database.close()
     return migrations.head()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,8 @@ BY_HAND = 0
 """The lane of what somebody waits for: before all others, and past an open circuit."""
 CLEARED_AT_ONCE = 20_000
 """Deliveries looked at by one statement while an endpoint is being deleted."""
+NONE_BEFORE = timedelta(hours=1)
+"""No delivery's id is older than its endpoint by so much, whatever clocks and long transactions do."""
 BEING_DELETED = "it is being deleted; delete it again should it stay"
 
 
@@ -112,7 +114,7 @@ class Endpoints:
             endpoints.update(tx, replace(endpoint, enabled=False, disabled_reason=BEING_DELETED, updated_at=db.now(tx)))
             replay.end(tx, endpoint_id)
         # Millions would take longer than any one statement may. From now on none is added.
-        place: UUID | None = UUID(int=0)
+        place: UUID | None = ids.uuid7(endpoint.created_at - NONE_BEFORE, noise=0)
         while place is not None:
             with self._database.transaction() as tx:
                 place = deliveries.clear(tx, project_id, endpoint_id, place, CLEARED_AT_ONCE)

@@ -37,7 +37,10 @@ class Feed:
         """Events after a cursor (or an event's public id), oldest first; from the beginning when it is None."""
         with self._database.transaction() as tx:
             place = START if after is None else self._place(tx, project_id, after)
-            return [_entry(row) for row in events.after(tx, project_id, place, limit)]
+            found = events.after(tx, project_id, place, limit)
+            if not found and (again := events.from_before_restore(tx, place)):
+                found = events.after(tx, project_id, again, limit)
+            return [_entry(row) for row in found]
 
     def newest(self, project_id: UUID) -> str:
         """The cursor from which only what happens from now on is read."""

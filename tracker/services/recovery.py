@@ -76,20 +76,20 @@ class Recovery:
         return done
 
     def _replayed(self, tx: Transaction, endpoint: Endpoint, going: Replay, now: datetime) -> Recovered:
-        found = replay.unsent(tx, going, now - self._kept, SLICE)
-        whole = len(found) < SLICE
+        found, place = replay.unsent(tx, going, now - self._kept, SLICE, LOOKED_AT)
         seen = {row.id: row for row in found}
-        if complete := whole and going.settled:
+        if complete := place is None and going.settled:
             seen |= {row.id: row for row in replay.late(tx, going)}
         wanted = [row for row in seen.values() if row.delivery_id is not None or _wants(endpoint, row)]
         wanted.sort(key=lambda row: (row.at, row.id))
-        planned = [(row, going.due + _STEP * place) for place, row in enumerate(wanted, 1)]
+        planned = [(row, going.due + _STEP * nth) for nth, row in enumerate(wanted, 1)]
         replay.send_again(tx, [(row.delivery_id, at) for row, at in planned if row.delivery_id is not None])
         deliveries.insert(tx, [_missed(endpoint, row, at) for row, at in planned if row.delivery_id is None])
         if complete:
             replay.end(tx, endpoint.id)
-        elif found:
-            replay.advance(tx, going, found[-1].id, going.due + _STEP * len(wanted))
+        else:
+            place = place or (found[-1].id if found else going.after)
+            replay.advance(tx, going, place, going.due + _STEP * len(wanted))
         return Recovered(len(wanted), complete)
 
 
@@ -108,3 +108,7 @@ def _wants(endpoint: Endpoint, row: Any) -> bool:
         return True
     tagged = not endpoint.tags or bool(set(endpoint.tags) & set(row.tags))
     return tagged and (not endpoint.providers or row.provider in endpoint.providers)
+
+
+LOOKED_AT = 50_000
+"""Events that a slice looks at, however few of them it has to send: no look takes long."""

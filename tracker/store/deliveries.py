@@ -123,14 +123,15 @@ def give_up_generation(tx: Transaction, generation_id: UUID, now: datetime) -> N
 def give_up_waiting(tx: Transaction, now: datetime, limit: int) -> int:
     """End so many of the deliveries that wait for disabled endpoints and for hosts that were given up; returns how many.
 
-    What is being sent is left to its record, for it may still be delivered; what is asked for by hand is sent once.
+    What is being sent is left to its record, for it may still be delivered; what is asked for by hand is sent once. Who enables an
+    endpoint or begins a recovery meanwhile waits for the end of this: the recovery then sees what has failed.
     """
     gone = tx.execute(
         text(
             f"""
             WITH off AS MATERIALIZED (
                 SELECT r.id, r.given_up_at FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
-                 WHERE n.enabled IS FALSE OR r.given_up_at IS NOT NULL),
+                 WHERE n.enabled IS FALSE OR r.given_up_at IS NOT NULL FOR SHARE OF r SKIP LOCKED),
             waiting AS MATERIALIZED (
                 SELECT w.id FROM off CROSS JOIN LATERAL (
                        SELECT d.id FROM deliveries d

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
 
+from tracker.core import ids
 from tracker.core.events import EventType
 from tracker.store.db import Transaction, text
 from tracker.store.rows import as_records, records
@@ -100,6 +101,34 @@ def after(tx: Transaction, project_id: UUID, cursor: Cursor, limit: int) -> list
             {"project_id": project_id, "xid": cursor[0], "id": cursor[1], "limit": limit},
         )
     )
+
+
+RESTORED = 3
+"""The transaction id of events that a restore brought from another server: below every id that a server gives."""
+SETTLED = timedelta(minutes=10)
+"""No transaction is open for so long: of events this far apart in time the later one was committed later."""
+
+
+def settle_restored(tx: Transaction) -> None:
+    """After a restore: events of transactions that this server has not come to yet would be hidden until it has."""
+    ahead = tx.execute(
+        text("SELECT coalesce(max(xid), 0) >= (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint FROM events")
+    ).scalar_one()
+    if ahead:
+        tx.execute(text("UPDATE events SET xid = :restored"), {"restored": RESTORED})
+        tx.execute(text("UPDATE receivers SET replay_snapshot = NULL"))
+
+
+def from_before_restore(tx: Transaction, cursor: Cursor) -> Cursor | None:
+    """Where to go on for a cursor that another server gave, before a restore; None for one of this server's own.
+
+    A little before its place: restored events are in the order of their ids, not of their commits. Some come twice, none is left out.
+    """
+    next_xid = tx.execute(text("SELECT (pg_snapshot_xmax(pg_current_snapshot())::text)::bigint")).scalar_one()
+    if cursor[0] < next_xid:
+        return None
+    at = datetime.fromtimestamp((cursor[1].int >> 80) / 1000, UTC)
+    return RESTORED, ids.uuid7(max(at - SETTLED, datetime.fromtimestamp(0, UTC)), noise=0)
 
 
 def newest_cursor(tx: Transaction, project_id: UUID) -> Cursor:

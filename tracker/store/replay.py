@@ -78,21 +78,29 @@ _LOOK = """
               LEFT JOIN deliveries d ON d.event_id = e.id AND d.receiver_id = :receiver_id"""
 
 
-def unsent(tx: Transaction, replay: Replay, since: datetime, limit: int) -> list[Any]:
-    """The next events since then that failed at this receiver or never had a delivery to it."""
+def unsent(tx: Transaction, replay: Replay, since: datetime, limit: int, looked: int) -> tuple[list[Any], UUID | None]:
+    """The next events since then that failed at this receiver or never had a delivery to it; and where to go on, None at the end.
+
+    Looks at `looked` events at most, whoever they are for: of millions that were delivered none need be found.
+    """
+    bound: UUID | None = tx.execute(
+        text("SELECT id FROM events WHERE id > :after AND id < :until ORDER BY id OFFSET :looked - 1 LIMIT 1"),
+        {"after": replay.after, "until": replay.until, "looked": looked},
+    ).scalar_one_or_none()
     rows = tx.execute(
         text(
             f"""{_LOOK}
              WHERE e.project_id = :project_id AND e.id > :after AND e.id < :until AND e.at >= :since
+               AND e.id <= coalesce(CAST(:bound AS uuid), :until)
                AND (d.state = 'failed' OR ({_MISSED}))
              ORDER BY e.id LIMIT :limit"""
         ),
         {
             "project_id": replay.project_id, "receiver_id": replay.receiver_id, "after": replay.after, "until": replay.until,
-            "own": ids.public("ep", replay.endpoint_id), "since": since, "limit": limit,
+            "bound": bound, "own": ids.public("ep", replay.endpoint_id), "since": since, "limit": limit,
         },
-    )  # fmt: skip
-    return list(rows)
+    ).all()  # fmt: skip
+    return list(rows), rows[-1].id if len(rows) == limit else bound
 
 
 def late(tx: Transaction, replay: Replay) -> list[Any]:
