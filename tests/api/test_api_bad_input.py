@@ -92,6 +92,25 @@ def test_json_that_is_no_object_is_422(api: Any, body: bytes) -> None:
         api.problem(api.call("POST", path, data=body), 422, "invalid", "body")
 
 
+@pytest.mark.parametrize("depth", [198, 199, 200, 250, 251, 252, 253, 254])
+def test_metadata_that_is_taken_can_be_written_everywhere(api: Any, depth: int) -> None:
+    """Metadata stands in a row of many, in an answer, in a list of answers and in an event: all deeper than itself."""
+    nested: Any = {"a": 1}
+    for _ in range(depth):
+        nested = {"a": nested}
+    item = {"provider": "luma", "task_id": f"nested-{depth}", "metadata": nested}
+    taken = depth < 200  # the innermost is a level too
+    batch = api.post(
+        "/v1/generations/batch", {"generations": [item, {"provider": "luma", "task_id": f"plain-{depth}"}]}
+    )
+    assert batch.status_code == 200, batch.text
+    assert [one["status"] for one in batch.json()["results"]] == [201 if taken else 422, 201]
+    assert api.get("/v1/generations").status_code == 200
+    plain = batch.json()["results"][1]["generation"]["id"]
+    change = api.call("PATCH", f"/v1/generations/{plain}", json={"metadata": nested})
+    assert change.status_code == (200 if taken else 422), change.text
+
+
 @pytest.mark.parametrize("depth", [100, 300, 1000, 5000, 100_000])
 def test_deep_nesting_is_never_a_500(api: Any, depth: int) -> None:
     nested = b'{"provider":"luma","task_id":"deep","metadata":{"a":' + b"[" * depth + b"]" * depth + b"}}"

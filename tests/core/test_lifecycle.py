@@ -251,6 +251,18 @@ def test_giving_up_needs_a_good_answer_since_the_timeout() -> None:
     assert look(late._replace(answered_late=True), problem, at(hours=47)).answered_late
 
 
+@pytest.mark.parametrize("code", [ProblemCode.NOT_FOUND, ProblemCode.NO_OUTPUT, ProblemCode.UNKNOWN_STATUS])
+def test_a_task_that_the_provider_says_nothing_usable_of_is_given_up_in_the_end(code: ProblemCode) -> None:
+    problem, seen = Problem(code, "lost"), known(State.TIMED_OUT, provider_status="processing")
+    assert not look(seen, problem, at(hours=47)).over
+    assert look(seen, problem, at(hours=47)).answered_late
+    assert look(seen, problem, at(hours=49)).over
+    assert not look(known(State.PROCESSING), problem, at(hours=1)).answered_late, "before the timeout nothing is late"
+    if code is ProblemCode.NOT_FOUND:
+        during = look(seen, problem, at(hours=49), outage=True)
+        assert (during.over, during.answered_late) == (False, False), "an outage proves nothing"
+
+
 @pytest.mark.parametrize("wish", [None, 5.0])
 def test_past_the_timeout_a_problem_is_not_asked_again_sooner_than_a_late_check(wish: float | None) -> None:
     decision = look(known(State.PROCESSING), Problem(ProblemCode.RATE_LIMITED, "slow down", wish), at(hours=5))
@@ -306,7 +318,16 @@ def test_failed_observations_back_off_and_a_good_answer_forgets_them() -> None:
     assert (good.failures, good.problem_run, good.problem) == (0, 0, None)
 
 
-@given(wish=st.floats(0, 10**6), failures=st.integers(0, 100), roll=rolls)
+@pytest.mark.parametrize("code", [ProblemCode.RATE_LIMITED, ProblemCode.HTTP_ERROR])
+def test_a_retry_after_of_nothing_backs_off_like_none(code: ProblemCode) -> None:
+    what = known(failures=5)
+    assert (
+        look(what, Problem(code, "later", 0.0), at(minutes=1)).wait
+        == look(what, Problem(code, "later"), at(minutes=1)).wait
+    )
+
+
+@given(wish=st.floats(0, 10**6, exclude_min=True), failures=st.integers(0, 100), roll=rolls)
 def test_retry_after_wins_up_to_an_hour(wish: float, failures: int, roll: float) -> None:
     slow = Problem(ProblemCode.RATE_LIMITED, "slow down", wish)
     what = known(failures=failures, give_up_at=at(hours=90), timeout_at=at(hours=80))

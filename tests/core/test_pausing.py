@@ -84,6 +84,11 @@ def test_without_a_retry_after_it_blocks_for_a_second_and_doubles() -> None:
     assert not health.paused
 
 
+def test_a_retry_after_of_nothing_blocks_like_none() -> None:
+    none = Problem(ProblemCode.RATE_LIMITED, "slow down", 0.0)
+    assert after((A, none)) == after((A, LIMITED))
+
+
 def test_a_storm_ends_with_the_first_good_answer_after_its_block() -> None:
     health = after((A, LIMITED), (B, GOOD))
     assert health == Health(blocked_until=NOW + timedelta(seconds=1), limited=1), "that one was asked before the block"

@@ -127,6 +127,26 @@ def test_probes_after_1_2_4_8_16_30_30_minutes_one_request_each(place: Place, re
     assert waits == [1, 2, 4, 8, 16, 30, 30]
 
 
+@pytest.mark.parametrize("heals", [False, True])
+def test_a_pause_longer_than_the_timeout_times_nothing_out(place: Place, relay: Relay, heals: bool) -> None:
+    tasks = [relay.create(misbehaviour="quota403_always") for _ in range(4)]
+    made = [place.register(task, timeout=HOUR) for task in tasks]
+    place.poll()
+    assert _account(place).state == "paused"
+    for _ in range(12):
+        place.ahead(30 * MINUTE)
+        assert place.poll() == 1, "one probe"
+    if heals:
+        for task in tasks:
+            relay.says(task, "processing")
+        place.ahead(30 * MINUTE)
+        assert place.poll() == 1
+        assert _account(place).state == "active"
+    assert place.scalar("SELECT count(*) FROM events WHERE to_state = 'timed_out'") == 0
+    if heals:
+        assert all(HOUR / 2 < (place.get(g).timeout_at - place.now()).total_seconds() <= HOUR + 5 for g in made)
+
+
 @pytest.mark.parametrize("how", ["probe", "call"])
 def test_resuming_moves_the_deadlines_by_the_pause(place: Place, relay: Relay, how: str) -> None:
     early = _refused(place, relay)

@@ -341,6 +341,31 @@ def test_steering_a_generation(place: Place, relay: Relay) -> None:
             continue
 
 
+def test_a_longer_timeout_keeps_the_time_that_did_not_count(place: Place, relay: Relay) -> None:
+    relay.says("t", "failed", failure_reason="no")
+    g = place.register("t", timeout=3600)
+    place.poll()
+    relay.says("t", "processing")
+    place.ahead(3 * 24 * 3600)
+    tracked = place.services.generations.retrack(place.project, g.id)
+    longer = place.services.generations.edit(place.project, g.id, GenerationChange.model_validate({"timeout": 7200}))
+    assert longer.timeout_at == tracked.timeout_at + timedelta(hours=1)
+    place.poll()
+    assert place.get(g).state == "processing"
+
+
+def test_nothing_is_tracked_again_with_an_account_that_is_deleted(place: Place, relay: Relay) -> None:
+    g = place.register("t")
+    place.services.credentials.delete(place.project, "default", force=True)
+    with pytest.raises(ConflictError, match="deleted; PUT /v1/credentials/default"):
+        place.services.generations.retrack(place.project, g.id)
+    assert place.get(g).state == "failed"
+    place.services.credentials.put(
+        place.project, "default", CredentialForm(providers=["luma"], base_url=relay.url, api_key="k")
+    )
+    assert place.services.generations.retrack(place.project, g.id).state == "registered"
+
+
 def test_a_changed_timeout_and_account_reach_the_schedule(place: Place, relay: Relay) -> None:
     place.services.credentials.put(
         place.project, "other", CredentialForm(providers=["luma"], base_url=relay.url, api_key="x")

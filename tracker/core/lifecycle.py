@@ -45,7 +45,7 @@ class Known(NamedTuple):
     problem_code: str | None = None
     problem_run: int = 0
     answered_late: bool = False
-    """Whether a well-formed answer came since the timeout: nothing is given up without one."""
+    """Whether the provider answered about it since the timeout: nothing is given up without that."""
     longest: float = 60.0
     submitted_at: datetime | None = None
 
@@ -162,20 +162,24 @@ def _failed_observation(known: Known, problem: Problem, now: datetime, roll: flo
             over=True,
         )
     passed = now >= known.timeout_at
-    if problem.retry_after is not None:
-        wait = backoff.honoured(problem.retry_after, roll)
-    else:
-        wait = backoff.after_failures(failures, known.longest, roll)
+    answered = known.answered_late or (passed and proof and problem.code in _ANSWERS)
+    # A Retry-After of 0, or a time that is past, is no wish for another question at once.
+    wait = problem.retry_after and backoff.honoured(problem.retry_after, roll)
+    wait = wait or backoff.after_failures(failures, known.longest, roll)
     return Decision(
         to=State.TIMED_OUT if passed and known.state is not State.TIMED_OUT else None,
         provider_status=problem.status if problem.status != known.provider_status else None,
         problem=problem,
         failures=failures,
         problem_run=run,
-        answered_late=known.answered_late,
+        answered_late=answered,
         wait=max(wait, _late_wait(known, now, roll)) if passed else _until(known.timeout_at, wait, now),
-        over=passed and now >= known.give_up_at and known.answered_late,
+        over=passed and now >= known.give_up_at and answered,
     )
+
+
+_ANSWERS = frozenset({ProblemCode.NOT_FOUND, ProblemCode.NO_OUTPUT, ProblemCode.UNKNOWN_STATUS})
+"""Problems with what the provider said of this task, not with reaching it or being let in."""
 
 
 def _is_gone(known: Known, run: int, now: datetime) -> bool:

@@ -53,7 +53,7 @@ def _after(health: Health, generation_id: UUID, answer: Observation, pending: in
             return pause(health, f"out of quota: {answer.message}", now)
         case Problem(code=ProblemCode.UNAUTHORIZED):
             return _refused(health, generation_id, answer, pending, now)
-        case Problem(code=ProblemCode.RATE_LIMITED, retry_after=float() as wait):
+        case Problem(code=ProblemCode.RATE_LIMITED, retry_after=float() as wait) if wait > 0:
             return _blocked(health, backoff.honoured(wait), now)
         case Problem(code=ProblemCode.RATE_LIMITED):
             return _limited(health, now)

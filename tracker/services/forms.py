@@ -26,6 +26,8 @@ from tracker.errors import FieldProblem, InvalidError
 from tracker.services.certificates import Certificates
 
 LONGEST_METADATA = 16 * 1024
+DEEPEST_METADATA = 200
+"""Levels. JSON is written to 254 here, and metadata stands inside other things wherever it is written."""
 DEFAULT_TIMEOUT = timedelta(hours=2)
 DEFAULT_GIVE_UP = timedelta(hours=48)
 LONGEST_SPAN = timedelta(days=90)
@@ -48,6 +50,18 @@ def _task_id(value: str) -> str:
     return value
 
 
+def _nested_deeper(value: Any, levels: int) -> bool:
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            part
+            for outer in inside
+            if isinstance(outer, (dict, list))
+            for part in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return any(isinstance(part, (dict, list)) for part in inside)
+
+
 def _no_nul(value: Any) -> Any:
     """PostgreSQL stores no NUL and no half surrogate pair, in text as in JSON."""
     try:
@@ -65,6 +79,8 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     _no_nul(value)
     if len(orjson.dumps(value)) > LONGEST_METADATA:
         raise ValueError(f"it is {len(orjson.dumps(value)):,} bytes of JSON, and {LONGEST_METADATA:,} are allowed")
+    if _nested_deeper(value, DEEPEST_METADATA):
+        raise ValueError(f"it is nested deeper than {DEEPEST_METADATA} levels")
     return value
 
 

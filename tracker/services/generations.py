@@ -102,7 +102,7 @@ class Generations:
             after = replace(after, kind=change.kind)
         if "credential" in sent:
             account = chosen(credentials.of_project(tx, g.project_id), g.provider, change.credential)
-            if account is None:
+            if account is None or g.provider not in credentials.hold(tx, account.id):
                 raise InvalidError(no_credential(g.provider, change.credential))
             task = (g.provider, account.id, g.task_id)
             other = generations.of_tasks(tx, g.project_id, [task]).get(task)
@@ -112,7 +112,8 @@ class Generations:
                 )
             after = replace(after, credential_id=account.id, credential=account.name)
         if "timeout" in sent:
-            at = g.registered_at + change.timeout
+            # From the present deadline, not from the registration: time that did not count stays uncounted.
+            at = g.timeout_at + (change.timeout - g.timeout)
             after = replace(after, timeout=change.timeout, timeout_at=at, give_up_at=max(g.give_up_at, at))
         if "webhook_url" in sent:
             after = replace(
@@ -179,9 +180,20 @@ class Generations:
     def retrack(self, project_id: UUID, generation_id: UUID) -> Generation:
         """Track again what ended by mistake; deadlines run anew. ConflictError on a completed one."""
         with self._database.transaction() as tx:
+            # The account first, as everywhere: its deletion locks its generations after it.
+            account = self._found(tx, project_id, generation_id).credential_id
+            served = credentials.hold(tx, account)
             g, now = self._locked(tx, project_id, generation_id)
             if g.state is State.COMPLETED:
                 raise ConflictError("it is completed: there is nothing to track again")
+            if g.credential_id != account:
+                raise ConflictError("its credential is being changed at this moment; try again")
+            if g.state in RETRACKABLE and g.provider not in served:
+                raise ConflictError(
+                    f"its credential {g.credential!r} was deleted; PUT /v1/credentials/{g.credential} with"
+                    f" providers [{g.provider!r}] first",
+                    code="credential_deleted",
+                )
             if g.state in RETRACKABLE:
                 step = steps.retracked(g, now, self._base_url)
                 self._store(tx, step, now)

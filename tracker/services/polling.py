@@ -19,8 +19,8 @@ from uuid import UUID
 from tracker import bell
 from tracker.core import backoff, ids
 from tracker.core.generation import State
-from tracker.core.lifecycle import UNCHANGED, Decision, decide, says_nothing_new
-from tracker.core.observation import Observation, Problem
+from tracker.core.lifecycle import UNCHANGED, Decision, Known, decide, says_nothing_new
+from tracker.core.observation import Observation, Problem, ProblemCode
 from tracker.services.asking import Asking, Observed, Round
 from tracker.services.crew import MOST_SLOW, PATIENCE
 from tracker.services.learning import Learning
@@ -147,6 +147,10 @@ class Polling:
             asked = due.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
             self._signs.taken(tx, started)
+        # A probe: the account's deadlines move once it goes on, and until then this one must not be judged by the old ones.
+        paused = {c.id: started - c.paused_at for c in accounts.values() if c.paused_at is not None}
+        if paused:
+            asked = [a.uncounted(paused[a.credential_id]) if a.credential_id in paused else a for a in asked]
         round_ = Round(
             accounts,
             lambda: started + timedelta(seconds=monotonic() - clock),
@@ -217,6 +221,12 @@ class Polling:
         known = a.known
         roll = random.random()  # noqa: S311 - spreads retries, keeps no secret
         decision: Decision = decide(known, seen, now=now, roll=roll)
-        if decision.to is State.FAILED and isinstance(seen, Problem) and self._recording.is_outage(a.credential_id):
+        missing = isinstance(seen, Problem) and seen.code is ProblemCode.NOT_FOUND
+        if missing and _counts(decision, known) and self._recording.is_outage(a.credential_id):
             decision = decide(known, seen, now=now, roll=roll, outage=True)
         return Judged(a, seen, UNCHANGED if decision == UNCHANGED and not a.failures else decision, body)
+
+
+def _counts(decision: Decision, known: Known) -> bool:
+    """Whether more follows from a not-found than that it is asked again."""
+    return decision.to is State.FAILED or decision.over or decision.answered_late != known.answered_late

@@ -124,7 +124,10 @@ class Registration:
                 # Registered before, as a rule: seldom enough that nobody looks first. Or its account was deleted since.
                 stored |= generations.of_tasks(tx, project_id, missing)
                 serving = {c.id: c.providers for c in credentials.of_project(tx, project_id)}
-                checked = [self._still_served(wish, serving) for wish in checked]
+                checked = [
+                    self._still_served(wish, serving) if isinstance(wish, _Wish) and wish.task in missing else wish
+                    for wish in checked
+                ]
         _tell(list(made.values()))
         if made:
             self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
@@ -163,8 +166,8 @@ class Registration:
         )
 
     @staticmethod
-    def _still_served(wish: _Wish | TrackerError, serving: Mapping[int, Sequence[str]]) -> _Wish | TrackerError:
-        if isinstance(wish, TrackerError) or wish.form.provider in serving.get(wish.account.id, ()):
+    def _still_served(wish: _Wish, serving: Mapping[int, Sequence[str]]) -> _Wish | TrackerError:
+        if wish.form.provider in serving.get(wish.account.id, ()):
             return wish
         return InvalidError(no_credential(wish.form.provider, wish.form.credential))
 

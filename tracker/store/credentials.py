@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -80,6 +81,14 @@ def lock(tx: Transaction, credential_id: int, *, against_use: bool = False) -> C
     strength = "UPDATE" if against_use else "NO KEY UPDATE"
     row = tx.execute(text(f"SELECT * FROM credentials WHERE id = :id FOR {strength}"), {"id": credential_id}).first()
     return None if row is None else from_row(row)
+
+
+def hold(tx: Transaction, credential_id: int) -> Sequence[str]:
+    """Keep a credential from being deleted until the end of the transaction; what it serves now, nothing where it is gone."""
+    row = tx.execute(
+        text("SELECT providers FROM credentials WHERE id = :id FOR KEY SHARE"), {"id": credential_id}
+    ).first()
+    return () if row is None else row.providers
 
 
 def by_token(tx: Transaction, token: str) -> Credential | None:

@@ -230,6 +230,12 @@ class Asked(NamedTuple):
         """When the time began that its clock measures."""
         return moment(self.clock)
 
+    def uncounted(self, pause: timedelta) -> Asked:
+        """The same with its deadlines as they will be when its account goes on after this pause, as `extend_deadlines` moves them."""
+        by = max(0.0, min(pause.total_seconds(), self.asked - self.registered))
+        timeout = self.timeout if self.state == State.TIMED_OUT else self.timeout + by
+        return self._replace(timeout=timeout, give_up=self.give_up + by)
+
     @property
     def known(self) -> Known:
         """What is known of it, for a decision."""
