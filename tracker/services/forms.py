@@ -53,6 +53,8 @@ def _task_id(value: str) -> str:
 def _nested_deeper(value: Any, levels: int) -> bool:
     inside = [value]
     for _ in range(levels):
+        if not inside:
+            return False
         inside = [
             part
             for outer in inside
