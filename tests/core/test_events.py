@@ -29,7 +29,8 @@ from tracker.core.events import (
 )
 from tracker.core.generation import Artifact, ErrorCode, Failure, Generation, LastProblem, Output, State
 from tracker.errors import InvalidError
-from tracker.services.forms import LONGEST_METADATA, RegistrationForm, validated
+from tracker.services.fields import LONGEST_METADATA
+from tracker.services.forms import RegistrationForm, validated
 
 GOLDEN = Path(__file__).parent / "golden"
 BASE = "https://tracker.example"

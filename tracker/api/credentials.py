@@ -15,8 +15,8 @@ from tracker.api.context import Here, Use
 from tracker.api.lists import CredentialPage
 from tracker.api.paging import page
 from tracker.api.schemas import CallbackTaken, CredentialShown, CredentialTest
+from tracker.services.fields import Name as FormName
 from tracker.services.forms import CredentialForm
-from tracker.services.forms import Name as FormName
 
 routes = APIRouter(prefix="/v1/credentials", tags=["credentials"])
 callbacks = APIRouter(prefix="/callbacks", tags=["callbacks"])

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field, SkipValidation
 
 from tracker.services.artifacts import LINK_LIFE
-from tracker.services.forms import Form, Kind, RegistrationForm, Span, Time
+from tracker.services.fields import Kind, Span, Time
+from tracker.services.forms import Form, RegistrationForm
 
 LARGEST_BATCH = 1000
 
