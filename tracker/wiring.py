@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,7 @@ from typing import TypeVar
 from tracker.bell import Bell, publisher
 from tracker.core.addresses import Policy
 from tracker.couriers.store import store_at
-from tracker.net.fetch import Fetcher
+from tracker.net.fetch import Fetcher, Fetchers
 from tracker.net.guard import GuardedSession
 from tracker.net.post import Poster
 from tracker.services.aftermath import Aftermath
@@ -97,7 +96,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
     broker_url = settings.broker_url.get_secret_value() if settings.broker_url else redis_url
     bell = Bell(publisher(broker_url), redis_url)
     policy = Policy.of(settings.reachable, settings.egress_ports)
-    fetcher = _per_thread(lambda: Fetcher(policy))
+    fetchers = Fetchers(lambda: Fetcher(policy))
     session: Callable[[], GuardedSession] = cache(lambda: GuardedSession(policy))
     store = store_at(settings.artifacts, settings.home.resolve() / "spool")
     price, longest, base_url = settings.poll_price, settings.poll_longest, settings.base_url
@@ -115,7 +114,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         artifacts=Artifacts(database, store, secret=secret_keys.split(",")[-1].strip(), base_url=base_url),
         deliveries=Deliveries(database, bell),
         endpoints=Endpoints(database, vault, bell, policy, recovery),
-        credentials=Credentials(database, vault, bell, policy, fetcher, base_url=base_url),
+        credentials=Credentials(database, vault, bell, policy, fetchers, base_url=base_url),
         keys=Keys(database, vault),
         feed=Feed(database),
         idempotency=Idempotency(database),
@@ -123,7 +122,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         polling=Polling(
             database,
             bell,
-            Asking(vault, fetcher),
+            Asking(vault, fetchers),
             learning,
             recording,
             price=price,
@@ -141,7 +140,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
             database,
             bell,
             session=session,
-            links=Links(database, vault, fetcher),
+            links=Links(database, vault, fetchers),
             store=store,
             copies=Copies(database, bell, store, base_url=base_url, by_content=settings.artifacts_by_content),
         ),
@@ -149,16 +148,3 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         upkeep=Upkeep(database, bell, recovery, price=price, kept=settings.deliveries_kept),
         crew=Crew(),
     )
-
-
-def _per_thread(make: Callable[[], Made]) -> Callable[[], Made]:
-    """What `make` makes, once in each thread: for what one thread at a time may use."""
-    local = threading.local()
-
-    def get() -> Made:
-        if not hasattr(local, "made"):
-            local.made = make()
-        made: Made = local.made
-        return made
-
-    return get

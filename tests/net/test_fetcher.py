@@ -6,14 +6,16 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.net import hostile
 from tracker.core.addresses import Policy
-from tracker.net.fetch import FEW, Answer, Ask, Fetcher
+from tracker.net.fetch import FEW, Answer, Ask, Fetcher, Fetchers
 
 LOOPBACK = Policy.of(["127.0.0.0/8", "::1/128"])
 CLOSED = Policy.of([])
@@ -225,6 +227,37 @@ def test_a_forbidden_address_is_never_connected_to(authority):
             assert "TRACKER_EGRESS_ALLOW" in answer.detail
         assert server.connections == 0
     fetcher.close()
+
+
+def test_threads_that_take_turns_share_connections_and_those_at_the_same_time_do_not():
+    fetchers = Fetchers(lambda: Fetcher(LOOPBACK))
+    together = threading.Barrier(2)
+
+    def fetched(url: str, *, meet: bool = False) -> int:
+        slices = fetchers.fetch([ask(url)])
+        first = next(slices)
+        if meet:
+            together.wait(5)  # neither has given its fetcher back
+        return len(first) + sum(map(len, slices))
+
+    with hostile.serving(hostile.says(hostile.OK)) as server:
+        for _ in range(3):
+            with ThreadPoolExecutor(1) as thread:  # a new thread each time
+                assert thread.submit(fetched, server.url).result() == 1
+        assert server.connections == 1
+        with ThreadPoolExecutor(2) as threads:
+            assert [f.result() for f in [threads.submit(fetched, server.url, meet=True) for _ in range(2)]] == [1, 1]
+        assert server.connections == 2
+
+
+def test_a_fetcher_whose_answers_nobody_took_is_used_again():
+    fetchers = Fetchers(lambda: Fetcher(LOOPBACK))
+    with hostile.serving(hostile.says(hostile.OK)) as quick, hostile.serving(hostile.falls_silent()) as never:
+        slices = fetchers.fetch([ask(quick.url), ask(never.url)])
+        assert [answer.status for answer in next(slices)] == [200]
+        slices.close()
+        assert [answer.status for part in fetchers.fetch([ask(quick.url)]) for answer in part] == [200]
+        assert quick.connections == 1
 
 
 def test_a_credentials_own_host_is_reachable_and_its_connection_serves_nobody_else():

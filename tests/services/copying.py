@@ -19,7 +19,7 @@ from tracker.core.addresses import Policy
 from tracker.core.generation import Generation, Output
 from tracker.couriers.download import Limits
 from tracker.couriers.store import ArtifactStore, store_at
-from tracker.net.fetch import Fetcher
+from tracker.net.fetch import Fetcher, Fetchers
 from tracker.net.guard import GuardedSession
 from tracker.services.downloading import Downloading
 from tracker.services.forms import CredentialForm, RegistrationForm
@@ -85,7 +85,7 @@ class Ground:
         s = self.services
         return Downloading(
             s.database, s.bell, session=cache(lambda: GuardedSession(LOOPBACK)),
-            links=Links(s.database, s.vault, cache(lambda: Fetcher(LOOPBACK))), store=self.store,
+            links=Links(s.database, s.vault, Fetchers(lambda: Fetcher(LOOPBACK))), store=self.store,
             copies=Copies(s.database, s.bell, self.store, base_url="http://127.0.0.1:8000", by_content=by_content),
             limits=limits or Limits(reserve=1024), at_once=at_once,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ from tracker.net.failures import WrongProcessError
 from tracker.net.multi import Multi
 from tracker.net.transfer import Answer, Ask, Transfer
 
-__all__ = ["Answer", "Ask", "Fetcher"]
+__all__ = ["Answer", "Ask", "Fetcher", "Fetchers"]
 
 CAP_BYTES = 4 * 1024 * 1024  # a batch answer of 1,000 generations is about 1.5 MB
 KEPT_CONNECTIONS = 512  # idle ones kept for the next batch, over all hosts
@@ -152,6 +152,28 @@ class Fetcher:
     def _abandon(self) -> None:
         for curl in list(self._flying):
             self._take_down(curl).drop()
+
+
+class Fetchers:
+    """Fetchers for the threads of one process: as many as fetch at the same time, the one used last first.
+
+    Its connections are open. One for each thread opens as many times what a burst of batches needs: threads take turns.
+    """
+
+    def __init__(self, make: Callable[[], Fetcher]) -> None:
+        self._make = make
+        self._idle: list[Fetcher] = []
+
+    def fetch(self, asks: Iterable[Ask], *, at_once: int = 200) -> Iterator[list[Answer]]:
+        """As Fetcher.fetch; any number of threads may."""
+        try:
+            fetcher = self._idle.pop()
+        except IndexError:
+            fetcher = self._make()
+        try:
+            yield from fetcher.fetch(asks, at_once=at_once)
+        finally:
+            self._idle.append(fetcher)
 
 
 def _is_own_host(ask: Ask) -> bool:

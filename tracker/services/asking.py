@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 from tracker.core.urls import host_of
 from tracker.errors import ConfigurationError
-from tracker.net.fetch import Answer, Ask, Fetcher
+from tracker.net.fetch import Answer, Ask, Fetchers
 from tracker.providers import REGISTRY
 from tracker.providers.base import Account, Response, Subject
 from tracker.store.credentials import Credential
@@ -68,10 +68,10 @@ class Round:
 
 
 class Asking:
-    """`fetcher` belongs to this process."""
+    """`fetchers` belong to this process."""
 
-    def __init__(self, vault: Vault, fetcher: Callable[[], Fetcher]) -> None:
-        self._vault, self._fetcher = vault, fetcher
+    def __init__(self, vault: Vault, fetchers: Fetchers) -> None:
+        self._vault, self._fetchers = vault, fetchers
 
     def observe(self, asked: Sequence[Asked], round_: Round) -> Generator[list[Observed], None, None]:
         """What is seen of each, in slices as answers arrive. Whom no slice names was not asked: the budget did not reach so far."""
@@ -88,7 +88,7 @@ class Asking:
         errands = self._errands(askable, round_)
         while errands:
             asks, left_over = [self._ask(errand, round_) for errand in errands], []
-            for answers in self._fetcher().fetch(asks, at_once=AT_ONCE):
+            for answers in self._fetchers.fetch(asks, at_once=AT_ONCE):
                 slice_: list[Observed] = []
                 at = round_.now()
                 for answer in answers:

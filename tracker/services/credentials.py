@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -18,7 +18,7 @@ from tracker.core.observation import Problem, ProblemCode
 from tracker.core.pausing import Health
 from tracker.core.urls import host_of
 from tracker.errors import ConflictError, FieldProblem, InvalidError, NotFoundError
-from tracker.net.fetch import Ask, Fetcher
+from tracker.net.fetch import Ask, Fetchers
 from tracker.providers.base import Account, Response, Subject
 from tracker.services import steps
 from tracker.services.forms import CredentialForm
@@ -40,7 +40,7 @@ POLLING = frozenset({"poll_price", "poll_longest"})
 
 
 class Credentials:
-    """`policy` says which base URLs are acceptable; `fetcher` makes this process's fetcher, for `test`."""
+    """`policy` says which base URLs are acceptable; `fetchers` are for `test`."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Credentials:
         vault: Vault,
         bell_: bell.Bell,
         policy: Policy,
-        fetcher: Callable[[], Fetcher],
+        fetchers: Fetchers,
         *,
         base_url: str,
     ) -> None:
         self._database, self._vault, self._bell = database, vault, bell_
-        self._policy, self._fetcher, self._base_url = policy, fetcher, base_url
+        self._policy, self._fetchers, self._base_url = policy, fetchers, base_url
 
     def put(self, project_id: UUID, name: str, form: CredentialForm, *, force: bool = False) -> Credential:
         """Store a credential, or change the fields that were sent. ConflictError for a new base URL while generations are pending."""
@@ -188,7 +188,7 @@ class Credentials:
             key=None, method=question.method, url=question.url, headers=question.headers, body=question.body,
             host_allowed=host_of(account.base_url),
         )  # fmt: skip
-        answer = next(iter(self._fetcher().fetch([ask])))[0]
+        answer = next(iter(self._fetchers.fetch([ask])))[0]
         seen = provider.read(
             subject, Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
         )

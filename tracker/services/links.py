@@ -6,8 +6,6 @@ Asks the provider at most once per call, and one worker at a time per generation
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from tracker.core import ids, links
@@ -15,7 +13,7 @@ from tracker.core.observation import Seen
 from tracker.core.urls import host_of
 from tracker.couriers.download import DownloadError
 from tracker.errors import ConfigurationError
-from tracker.net.fetch import Answer, Ask, Fetcher
+from tracker.net.fetch import Answer, Ask, Fetchers
 from tracker.providers import REGISTRY
 from tracker.providers.base import Account, BetterLinks, KeyedFiles, Question, Response, Subject
 from tracker.store import artifacts, credentials, db, generations
@@ -40,11 +38,10 @@ class BusyError(Exception):
 
 
 class Links:
-    """`fetcher` makes this process's fetcher, which is used by one thread at a time."""
+    """`fetchers` belong to this process."""
 
-    def __init__(self, database: Database, vault: Vault, fetcher: Callable[[], Fetcher]) -> None:
-        self._database, self._vault, self._fetcher = database, vault, fetcher
-        self._asking = threading.Lock()
+    def __init__(self, database: Database, vault: Vault, fetchers: Fetchers) -> None:
+        self._database, self._vault, self._fetchers = database, vault, fetchers
 
     def ready(self, wanted: Wanted) -> str:
         """The link to begin with. DownloadError while a better one is worth waiting for; BusyError."""
@@ -125,8 +122,7 @@ class Links:
             key=None, method=question.method, url=question.url, headers=question.headers, body=question.body,
             deadline=DEADLINE, host_allowed=host_of(account.base_url),
         )  # fmt: skip
-        with self._asking:
-            (slice_,) = self._fetcher().fetch([ask])
+        (slice_,) = self._fetchers.fetch([ask])
         return slice_[0]
 
     def _account(self, wanted: Wanted) -> Account | None:
