@@ -36,6 +36,7 @@ from tracker.settings import Settings
 from tracker.wiring import Services
 
 ROUTERS: tuple[APIRouter, ...] = (
+    generations.registrations,
     generations.routes,
     artifacts.routes,
     events.routes,

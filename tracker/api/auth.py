@@ -49,6 +49,7 @@ class _Needs:
         return caller
 
 
+WRITES = _Needs("write")
 Reader = Annotated[Caller, Depends(_Needs("read"))]
-Writer = Annotated[Caller, Depends(_Needs("write"))]
+Writer = Annotated[Caller, Depends(WRITES)]
 Admin = Annotated[Caller, Depends(_Needs("admin"))]

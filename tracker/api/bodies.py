@@ -75,7 +75,8 @@ async def _sent(request: Request, limit: int) -> Sent:
     return Sent(raw, hashlib.sha256(target + raw).digest(), request.headers.get("idempotency-key"))
 
 
-async def _small(request: Request) -> Sent:
+async def small(request: Request) -> Sent:
+    """The body of any form but a batch."""
     return await _sent(request, SMALL)
 
 
@@ -83,5 +84,5 @@ async def _batch(request: Request) -> Sent:
     return await _sent(request, BATCH)
 
 
-Body = Annotated[Sent, Depends(_small)]
+Body = Annotated[Sent, Depends(small)]
 BatchBody = Annotated[Sent, Depends(_batch)]

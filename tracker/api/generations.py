@@ -14,6 +14,7 @@ from tracker.api.auth import Reader, Writer
 from tracker.api.bodies import BatchBody, Body
 from tracker.api.conditions import names, wish_to_wait
 from tracker.api.context import Context, Here
+from tracker.api.direct import Direct
 from tracker.api.lists import GenerationPage, TransitionPage
 from tracker.api.orders import BatchForm, DownloadForm
 from tracker.api.paging import Cursor, Limit, page
@@ -31,6 +32,7 @@ from tracker.services.registration import Registered
 from tracker.store.generations import Filters
 
 routes = APIRouter(prefix="/v1/generations", tags=["generations"])
+registrations = APIRouter(prefix="/v1/generations", tags=["generations"], route_class=Direct)
 
 LIST = "generations"
 EXAMPLE = {
@@ -44,7 +46,7 @@ EXAMPLE = {
 Id = Annotated[str, Path(description="`gen_...`")]
 
 
-@routes.post(
+@registrations.post(
     "",
     **told(
         "Register a generation",
