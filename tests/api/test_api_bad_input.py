@@ -134,6 +134,12 @@ def test_bodies_are_bounded(api: Any) -> None:
     api.problem(api.call("POST", "/v1/generations/batch", data=b" " * (8 * 1024 * 1024 + 1)), 413, "too_large")
 
 
+def test_who_may_not_ask_hears_that_before_anything_about_his_body(api: Any) -> None:
+    for body in (b"", b"{", b" " * 262_145):
+        refused = api.call("POST", "/v1/generations", data=body, headers={"Authorization": "Bearer trk_nobody"})
+        api.problem(refused, 401, "unauthorized")
+
+
 def test_a_body_without_a_length_is_cut_off_while_it_is_read(api: Any) -> None:
     host, port = api.url.removeprefix("http://").split(":")
     head = f"POST /v1/generations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
