@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import kit
 from bench.ground import Tracker, laid, new_ids, pending_answer
-from bench.proc import Meter, memory
+from bench.proc import Meter, memory, tree
 from bench.programs import Upstream
 
 PROGRAMS = ("api", "worker-poll", "worker-default", "worker-webhook", "worker-download", "beat")
@@ -24,6 +24,8 @@ MEMORY_EVERY = 5.0
 BUFFERS = "postgres, its shared memory"
 """Fills as the table is read and grows with the second phase, up to the size that the server was started with: counted apart, since only
 the bound of it can be shown. The rest of PostgreSQL must stay flat like everybody."""
+COUNT = "(postgres: processes, not MB)"
+"""Each connection is one of some MB, and so is whoever cleans up: what their number explains is no leak."""
 PHASES = ("alone", "beside a paused and a throttled account")
 COLUMNS = {
     "phase": "phase",
@@ -54,6 +56,7 @@ def main() -> None:
         if one["process"] == BUFFERS
         else kit.verdict(f"memory of {one['process']}: last third over first", one["growth"], 1.05, at_least=False)
         for one in kept
+        if one["process"] != COUNT
     ]
     tables = [
         {
@@ -132,6 +135,7 @@ def _watched(
                 own, shared = memory(pid)
                 if name == "postgres":
                     samples.setdefault(BUFFERS, []).append(shared)
+                    samples.setdefault(COUNT, []).append(len(tree(pid)))
                 samples.setdefault(name, []).append(own if name == "postgres" else own + shared)
         kit.rest_until(now + 0.2)
     spent, _ = meter.read()
