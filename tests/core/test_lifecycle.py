@@ -78,7 +78,7 @@ class OneLife(RuleBasedStateMachine):
         self.known = known(timeout_at=at(seconds=timeout), give_up_at=at(seconds=timeout + more))
         self.before, self.decision = self.known, Decision()
         self.seen: Observation = Seen("", State.QUEUED)
-        self.well_formed_late = self.over = False
+        self.answered_late = self.over = False
 
     @rule(gone=st.floats(0, 4000))
     def wait(self, gone: float) -> None:
@@ -100,8 +100,12 @@ class OneLife(RuleBasedStateMachine):
         self.decision = decide(self.known, seen, now=self.now, roll=roll, outage=outage)
         self.known = recorded(self.known, self.decision)
         self.over = self.decision.over
-        if isinstance(seen, Seen) and self.now >= self.known.timeout_at:
-            self.well_formed_late = True
+        # Outside an outage the provider has answered, too, when it says that it lost the task or says nothing that can be used.
+        answers = isinstance(seen, Seen) or (
+            seen.code.value in {"not_found", "no_output", "unknown_status"} and not outage
+        )
+        if answers and self.now >= self.known.timeout_at:
+            self.answered_late = True
 
     @invariant()
     def moves_are_legal(self) -> None:
@@ -124,7 +128,7 @@ class OneLife(RuleBasedStateMachine):
         if self.over and self.known.state not in FINAL:
             assert self.known.state is State.TIMED_OUT
             assert self.now >= self.known.give_up_at
-            assert self.well_formed_late
+            assert self.answered_late
 
     @invariant()
     def timed_out_exactly_when_asked_past_the_deadline(self) -> None:
