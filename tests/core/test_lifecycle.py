@@ -100,10 +100,10 @@ class OneLife(RuleBasedStateMachine):
         self.decision = decide(self.known, seen, now=self.now, roll=roll, outage=outage)
         self.known = recorded(self.known, self.decision)
         self.over = self.decision.over
-        # Outside an outage the provider has answered, too, when it says that it lost the task or says nothing that can be used.
-        answers = isinstance(seen, Seen) or (
-            seen.code.value in {"not_found", "no_output", "unknown_status"} and not outage
-        )
+        # The provider has answered, too, when it says what cannot be used, or, but for an outage, that it knows no such task.
+        lost = not isinstance(seen, Seen) and seen.code is ProblemCode.NOT_FOUND and not outage
+        useless = not isinstance(seen, Seen) and seen.code in {ProblemCode.NO_OUTPUT, ProblemCode.UNKNOWN_STATUS}
+        answers = isinstance(seen, Seen) or lost or useless
         if answers and self.now >= self.known.timeout_at:
             self.answered_late = True
 
