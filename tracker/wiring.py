@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
 
 from tracker.bell import Bell, publisher
 from tracker.core.addresses import Policy
@@ -40,8 +39,6 @@ from tracker.settings import Settings
 from tracker.store import sending
 from tracker.store.db import Database
 from tracker.store.vault import Vault
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
