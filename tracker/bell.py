@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -18,6 +19,8 @@ from kombu.transport import redis as over_redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from typing_extensions import override
+
+from tracker.afterwards import Afterwards
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +158,7 @@ class Bell:
             redis_url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, health_check_interval=25, protocol=2,
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )  # fmt: skip
+        self._afterwards = Afterwards()
         self._redis_circuit = _Circuit()
         # Usually both are one server, and then nobody waits for it twice.
         self._broker_circuit = self._redis_circuit if app.conf.broker_url == redis_url else _Circuit()
@@ -175,6 +179,10 @@ class Bell:
         if not sent:
             self.answered(task)  # nobody will: the next one shall try again
         return sent
+
+    def ring_soon(self, task: str, queue: str, *, because: str = "") -> None:
+        """Ring without waiting for it, for those whom a caller waits for."""
+        self._afterwards.do(task, partial(self.ring, task, queue, because=because))
 
     def _rung(self, task: str) -> bool:
         """Whether a message is on its way already, or somebody awake needs none; without Redis one too many does no harm."""
@@ -267,6 +275,7 @@ class Bell:
         return {"redis": ours, "broker": broker}
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Ring what is still to be rung, and give the connections back."""
+        self._afterwards.close(2 * PATIENCE)
         self._redis.close()
         self._app.close()

@@ -99,6 +99,7 @@ def test_what_is_registered_at_the_end_of_a_tick_is_left_to_a_message(place: Pla
 
     def registered_just_before(task: str) -> bool:
         place.register("at-the-end")
+        until(lambda: place.services.bell._redis.get("tracker:rung:poll.dispatch") == bell.RUNG, "the ring")
         return asleep(task)
 
     monkeypatch.setattr(place.services.bell, "asleep", registered_just_before)
@@ -133,3 +134,8 @@ def test_without_redis_nobody_is_awake(services: wiring.Services, store: Any) ->
     assert not broken.asleep(bell.SEND)
     assert not broken.ring(bell.SEND, bell.WEBHOOK)
     broken.close()
+
+
+def test_a_ring_for_later_goes_out_by_itself(services: wiring.Services, place: Place) -> None:
+    services.bell.ring_soon(bell.SEND, bell.WEBHOOK, because="test")
+    until(lambda: _messages(place) == 1, "a message")

@@ -130,7 +130,7 @@ class Registration:
                 ]
         _tell(list(made.values()))
         if made:
-            self._bell.ring(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
+            self._bell.ring_soon(bell.DISPATCH, bell.DEFAULT, because=f"{len(made)} registered")
         return [self._outcome(wish, stored, made) for wish in checked]
 
     def _checked(
