@@ -210,8 +210,11 @@ class Ours(Contender):
         self.tracker.services.bell.ring("poll.dispatch", "default", because="benchmark")
 
     def recorded(self, count: int) -> bool:
-        asked = self._figure("SELECT count(*) FROM polls WHERE asked_at >= %s", self._since)
-        return asked >= count and self._figure("SELECT count(*) FROM flights") == 0
+        # Counting all polls takes as long as a hundred of them: only once nothing is in flight any more.
+        return (
+            self._figure("SELECT count(*) FROM flights") == 0
+            and self._figure("SELECT count(*) FROM polls WHERE asked_at >= %s", self._since) >= count
+        )
 
     def _figure(self, statement: str, *values: object) -> int:
         row = self.tracker.connection.execute(statement, values).fetchone()
@@ -258,8 +261,8 @@ def everyone() -> list[Contender]:
         Peer("procrastinate", (300, 300), producer=(procrastinate,), worker=(procrastinate, "worker")),
         Peer("asyncio and aiohttp, nothing kept", (6000, 3000), producer=(f"{here}/bare.py",), stores=False),
         Peer("libcurl alone, nothing kept", (8000, 3500), producer=("-m", "bench.limit"), venv="", stores=False),
-        Ours("this tracker", (6000, 3000)),
-        Ours("this tracker, batch queries", (6000, 3000), path="", database="ours_batch", redis_number=7),
+        Ours("this tracker", (6000, 6000)),
+        Ours("this tracker, batch queries", (6000, 6000), path="", database="ours_batch", redis_number=7),
     ]
 
 

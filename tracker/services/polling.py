@@ -40,8 +40,8 @@ SHIFT = 0.9
 PACE = 0.1
 """Seconds between two claims once nothing more is due: a quarter of what a budget may save up. What falls due in between is asked and ends
 together: of 200 ends a second the latest webhooks came after 20 ms, and after 43 at twice as long (measured)."""
-CROWDED = 0.05
-"""Seconds until the next try while enough batches wait for a worker."""
+CROWDED = 0.1
+"""Seconds until the next try while enough batches wait for a worker: what waits keeps one busy for twice as long at least."""
 
 
 class Portion(NamedTuple):
