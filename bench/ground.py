@@ -116,8 +116,8 @@ def laid() -> Iterator[Ground]:
 def _age(postgres: Postgres) -> None:
     """Give a new server the files that one has which has run for a while: it writes its log over old ones, made at checkpoints before.
 
-    A new one makes and zeroes a file after every 16 MB, and whoever commits then waits some 50 ms (measured): once in five seconds at
-    2,000 polls a second, so that every hundredth webhook or registration was late by that.
+    A new one makes and zeroes a file after every 16 MB, and whoever commits then waits some 50 ms: once in five seconds at 2,000 polls a
+    second, by which every hundredth webhook was late (measured).
     """
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         for _ in range(LOG_FILES):
