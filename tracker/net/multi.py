@@ -5,11 +5,13 @@ Unlike `select`, which libcurl's own waiting uses, it knows no greatest file des
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import pycurl
 
@@ -36,59 +38,76 @@ def _has_ended(kept: socket.socket) -> bool:
 
 
 class Multi:
-    """Keeps up to `kept` idle connections. Something to read on `bell` ends a wait, too; reading it is its owner's work."""
+    """Something to read on `bell` ends a wait, too; reading it is its owner's work.
 
-    def __init__(self, *, kept: int, per_host: int = 0, bell: socket.socket | None = None) -> None:
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_MAXCONNECTS, kept)
-        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, per_host)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+    A handle of libcurl's looks through all connections that it has to the host for a free one, at each new transfer. So transfers are
+    divided among handles that have `share` in flight each, and keep as many idle connections; a new one goes to the first with room, and
+    a few need one handle.
+    """
+
+    def __init__(self, *, share: int, bell: socket.socket | None = None) -> None:
+        self._share = share
         self._epoll = select.epoll()
         if bell is not None:
             self._epoll.register(bell, select.EPOLLIN)
-        self._watched: set[int] = set()
+        self._handles: list[_Handle] = []
+        self._carrier: dict[pycurl.Curl, _Handle] = {}
+        self._watched: dict[int, _Handle] = {}
         self._resting: set[int] = set()
         self.closed: set[int] = set()
         """Local ports of kept connections that the other side has closed: a request that goes out there reaches nobody."""
-        self._timer: float | None = None
 
     def add(self, curl: pycurl.Curl) -> None:
         """Begin a transfer, with the next step."""
-        self._multi.add_handle(curl)
+        for handle in self._handles:
+            if handle.flying < self._share:
+                break
+        else:
+            handle = _Handle(self._share, self._watch)
+            self._handles.append(handle)
+        handle.multi.add_handle(curl)
+        handle.flying += 1
+        self._carrier[curl] = handle
 
     def remove(self, curl: pycurl.Curl) -> None:
         """Take out a transfer, whether or not it has ended."""
-        self._multi.remove_handle(curl)
+        handle = self._carrier.pop(curl)
+        handle.multi.remove_handle(curl)
+        handle.flying -= 1
 
     def step(self, seconds: float) -> None:
         """Let libcurl go on with what has something to do; wait for it, at most `seconds`."""
-        if self._timer is not None:
-            seconds = min(seconds, self._timer - time.monotonic())
+        due = min((handle.timer for handle in self._handles), default=math.inf)
+        if due < math.inf:
+            seconds = min(seconds, due - time.monotonic())
         for descriptor, ready in self._epoll.poll(max(0.0, seconds)):
             if descriptor in self._resting:
                 self._forget(descriptor)
-            elif descriptor in self._watched:  # not the bell
-                self._multi.socket_action(descriptor, _SEEN.get(ready, _ANY))
-        if self._timer is not None and time.monotonic() >= self._timer:
-            self._timer = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            elif handle := self._watched.get(descriptor):  # None is the bell
+                handle.multi.socket_action(descriptor, _SEEN.get(ready, _ANY))
+        now = time.monotonic()
+        for handle in self._handles:
+            if now >= handle.timer:
+                handle.timer = math.inf
+                handle.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def ended(self) -> Iterator[tuple[pycurl.Curl, int | None, str]]:
         """The transfers that ended: with None and "", or with libcurl's code and message where it gave up."""
-        more = 1
-        while more:
-            more, done, failed = self._multi.info_read(1000)
-            for curl in done:
-                yield curl, None, ""
-            yield from failed
+        for handle in self._handles:
+            more = handle.flying
+            while more:
+                more, done, failed = handle.multi.info_read(1000)
+                for curl in done:
+                    yield curl, None, ""
+                yield from failed
 
     def close(self) -> None:
         """Close every connection."""
-        self._multi.close()
+        for handle in self._handles:
+            handle.multi.close()
         self._epoll.close()
 
-    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
+    def _watch(self, handle: _Handle, what: int, descriptor: int, _multi: object, _data: object) -> None:
         """Libcurl says what it waits for on a socket.
 
         One that it no longer waits for stays registered: it is mostly a kept connection that carries the next request, and one system
@@ -98,14 +117,15 @@ class Multi:
             self._resting.add(descriptor)
             return
         self._resting.discard(descriptor)
-        if descriptor in self._watched:
+        known = descriptor in self._watched
+        self._watched[descriptor] = handle  # the number may have been another handle's socket before
+        if known:
             try:  # at no cost where it goes well, which `suppress` is not: this is done for each request
                 self._epoll.modify(descriptor, _WANTED[what])
             except FileNotFoundError:
                 pass  # it was closed while it rested, which took it out, and this is another socket of the same number
             else:
                 return
-        self._watched.add(descriptor)
         self._epoll.register(descriptor, _WANTED[what])
 
     def _forget(self, descriptor: int) -> None:
@@ -116,10 +136,22 @@ class Multi:
             if _has_ended(kept):
                 self.closed.add(kept.getsockname()[1])
         self._resting.discard(descriptor)
-        self._watched.discard(descriptor)
+        self._watched.pop(descriptor, None)
         with suppress(OSError):
             self._epoll.unregister(descriptor)
 
+
+class _Handle:
+    """One of libcurl's own: its transfers, its connections, and when it has something to do whatever happens."""
+
+    def __init__(self, kept: int, watch: Callable[[_Handle, int, int, object, object], None]) -> None:
+        self.multi = pycurl.CurlMulti()
+        self.flying = 0
+        self.timer = math.inf
+        self.multi.setopt(pycurl.M_MAXCONNECTS, kept)
+        self.multi.setopt(pycurl.M_SOCKETFUNCTION, partial(watch, self))  # no frame of its own: it is called for each request
+        self.multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+
     def _set_timer(self, milliseconds: int) -> None:
-        """Libcurl says when it has something to do whatever happens; -1 for never."""
-        self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        """Libcurl says when; -1 for never."""
+        self.timer = math.inf if milliseconds < 0 else time.monotonic() + milliseconds / 1000
