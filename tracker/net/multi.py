@@ -149,7 +149,9 @@ class _Handle:
         self.flying = 0
         self.timer = math.inf
         self.multi.setopt(pycurl.M_MAXCONNECTS, kept)
-        self.multi.setopt(pycurl.M_SOCKETFUNCTION, partial(watch, self))  # no frame of its own: it is called for each request
+        self.multi.setopt(
+            pycurl.M_SOCKETFUNCTION, partial(watch, self)
+        )  # no frame of its own: it is called for each request
         self.multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 
     def _set_timer(self, milliseconds: int) -> None:

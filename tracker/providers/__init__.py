@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from tracker.errors import FieldProblem, InvalidError
 from tracker.providers.base import Provider
+from tracker.providers.kling import Kling, KlingOfficial
 from tracker.providers.luma import Luma
 from tracker.providers.luma_official import LumaOfficial
+from tracker.providers.runway import Runway, RunwayOfficial
+from tracker.providers.suno import Suno
 
-REGISTRY: dict[str, Provider] = {
-    "luma": Luma(),
-    "luma-official": LumaOfficial(),
-}
+_ALL: tuple[Provider, ...] = (
+    Luma(),
+    LumaOfficial(),
+    Kling(),
+    KlingOfficial(),
+    Runway(),
+    RunwayOfficial(),
+    Suno(),
+)
+REGISTRY: dict[str, Provider] = {provider.name: provider for provider in _ALL}
 
 
 def get(name: str) -> Provider:

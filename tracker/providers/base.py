@@ -14,10 +14,12 @@ from tracker.core.observation import Observation
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where and as whom to ask: a credential, decrypted. Its repr never shows the key."""
+    """Where and as whom to ask: a credential, decrypted at a time in seconds since 1970. Its repr never shows the key."""
 
     base_url: str
     api_key: str | None = field(default=None, repr=False)
+    at: float = 0.0
+    """For providers whose keys only sign tokens, which are good from then on for a while."""
 
 
 class Subject(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from tracker.core.generation import Output
+from tracker.core.generation import KINDS, Output
 
 _LONGEST_URL = 8192
 """Signed links are long, but servers refuse request lines above 8 KB."""
@@ -90,7 +91,12 @@ def pixels(value: object) -> int | None:
 
 
 def seconds(value: object) -> float | None:
-    """A duration above zero."""
+    """A duration above zero, as a number or written out."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not (isfinite(value) and value > 0):
         return None
     return float(value)
@@ -103,9 +109,29 @@ def media_type(stated: object, address: str) -> str | None:
     return _MEDIA_TYPES.get(PurePosixPath(urlsplit(address).path).suffix.lower())
 
 
+def kind_of(address: object) -> str | None:
+    """The kind of output that an address leads to, by its ending; None where that does not tell."""
+    found = None if url(address) is None else media_type(None, str(address).strip())
+    return None if found is None else found.partition("/")[0]
+
+
 def mapping(value: object) -> Mapping[str, Any]:
     """The JSON object, or an empty one where there is something else."""
     return value if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """The JSON array, or an empty one where there is something else."""
+    return value if isinstance(value, list) else ()
+
+
+def numbered(outputs: Iterable[Output | None]) -> tuple[Output, ...]:
+    """Those that there are, by kind, each with its place within its kind."""
+    found: dict[str, list[Output]] = {kind: [] for kind in KINDS}
+    for one in outputs:
+        if one is not None:
+            found[one.kind].append(replace(one, index=len(found[one.kind])))
+    return tuple(one for same in found.values() for one in same)
 
 
 def output(kind: str, described: object, *, prefer: str = "url") -> Output | None:

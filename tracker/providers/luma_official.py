@@ -6,10 +6,9 @@ Source: the provider's Python library and OpenAPI description. Its list has no f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote
 
-from tracker.core.observation import Observation, Problem
-from tracker.providers import luma, reading
+from tracker.core.observation import Observation
+from tracker.providers import luma, questions
 from tracker.providers.base import Account, Question, Response, Subject
 
 
@@ -23,13 +22,12 @@ class LumaOfficial:
 
     def question(self, account: Account, subject: Subject) -> Question:
         """One generation."""
-        path = f"/dream-machine/v1/generations/{quote(subject.task_id, safe='')}"
-        return Question("GET", account.base_url.rstrip("/") + path, luma.headers(account))
+        path = f"/dream-machine/v1/generations/{questions.in_path(subject.task_id)}"
+        return questions.get(account, path, questions.bearer(account))
 
     def read(self, subject: Subject, response: Response) -> Observation:
         """The observation of one generation; an answer about another one is a problem."""
-        body = reading.answer(response)
-        return body if isinstance(body, Problem) else luma.read_generation(subject.task_id, body)
+        return luma.FORM.read(subject, response)
 
     def batch_question(self, account: Account, subjects: Sequence[Subject]) -> Question:
         """Never called: `batch_size` is 0."""

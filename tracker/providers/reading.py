@@ -34,6 +34,8 @@ _QUOTA_PHRASES = (
     "quota is not enough", "insufficient quota", "insufficient balance", "insufficient credit", "not enough credit",
     "余额不足", "额度不足", "额度已用尽",
 )  # fmt: skip
+_NO_SUCH_METHOD = "1202"
+"""Kling's code for a path that it does not have, as new-api's "Invalid URL (": the base URL is wrong, and the task may well exist."""
 _REFUSALS = (401, 402, 403, 429)
 """Statuses under which a relay says that the account has run dry (new-api does so even under 401)."""
 
@@ -93,8 +95,7 @@ def _refused(response: Response, body: Any) -> Problem:
 
 def _is_missing(status: int, body: Any, meaning: ProblemCode) -> bool:
     if status == 404:  # noqa: PLR2004
-        # new-api's words for a path that it does not have: the base URL is wrong, and the task may well exist.
-        return not any(said.lower().startswith("invalid url (") for said in _said(body))
+        return not any(said == _NO_SUCH_METHOD or said.lower().startswith("invalid url (") for said in _said(body))
     return 400 <= status < 500 and meaning is ProblemCode.NOT_FOUND  # noqa: PLR2004
 
 

@@ -104,15 +104,15 @@ class Asking:
     def _account(self, a: Asked, round_: Round) -> Account | Problem:
         key = (a.credential_id, a.provider)
         if key not in round_.opened:
-            round_.opened[key] = self._open(round_.accounts[a.credential_id], a.provider)
+            round_.opened[key] = self._open(round_.accounts[a.credential_id], a.provider, round_.now())
         return round_.opened[key]
 
-    def _open(self, credential: Credential, provider: str) -> Account | Problem:
+    def _open(self, credential: Credential, provider: str, now: datetime) -> Account | Problem:
         try:
             key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
         except ConfigurationError as wrong:
             return Problem(ProblemCode.UNDECRYPTABLE, str(wrong))
-        return Account(credential.base_url or REGISTRY[provider].default_base_url, key)
+        return Account(credential.base_url or REGISTRY[provider].default_base_url, key, now.timestamp())
 
     @staticmethod
     def _errands(asked: Sequence[Asked], round_: Round) -> list[_Errand]:

@@ -182,7 +182,8 @@ class Credentials:
             credential, at = self._found(tx, project_id, name, provider_name), db.now(tx)
         provider = providers.REGISTRY[provider_name or credential.providers[0]]
         key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
-        account, subject = Account(credential.base_url or provider.default_base_url, key), Subject(PROBE_TASK)
+        account = Account(credential.base_url or provider.default_base_url, key, at.timestamp())
+        subject = Subject(PROBE_TASK)
         question = provider.question(account, subject)
         ask = Ask(
             key=None, method=question.method, url=question.url, headers=question.headers, body=question.body,

@@ -128,7 +128,7 @@ class Links:
     def _account(self, wanted: Wanted) -> Account | None:
         """The account that the generation belongs to; None when it is gone or cannot be opened."""
         with self._database.transaction() as tx:
-            credential = credentials.by_id(tx, [wanted.credential_id]).get(wanted.credential_id)
+            credential, at = credentials.by_id(tx, [wanted.credential_id]).get(wanted.credential_id), db.now(tx)
         if credential is None or wanted.provider not in REGISTRY:
             return None
         try:
@@ -136,7 +136,7 @@ class Links:
         except ConfigurationError as wrong:
             log.warning("%s", wrong)
             return None
-        return Account(credential.base_url or REGISTRY[wanted.provider].default_base_url, key)
+        return Account(credential.base_url or REGISTRY[wanted.provider].default_base_url, key, at.timestamp())
 
 
 def _origin(url: str) -> tuple[bool, str]:
