@@ -1,0 +1,113 @@
+"""Each provider but Luma from registration to its end, over real sockets: its path, its words, its files, and what its answers must not do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tracker.services.forms import CredentialForm, GenerationChange
+
+from .conftest import Place, Relay
+
+TASK = "749823001234567890"
+FILM = "https://files.example/film.mp4"
+SONG = "https://files.example/song.mp3"
+
+
+def _kling(status: str, **more: Any) -> dict[str, Any]:
+    return {"code": 0, "data": {"task_id": TASK, "task_status": status, **more}}
+
+
+def _suno(status: str, clips: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"code": "success", "data": {"task_id": TASK, "status": status, "progress": "50%", "data": clips}}
+
+
+KLING = (
+    _kling("submitted"),
+    _kling("processing"),
+    _kling("succeed", task_result={"videos": [{"id": "1", "url": FILM, "duration": "5"}]}),
+)
+RUNWAY = (
+    {"id": TASK, "status": "THROTTLED"},
+    {"id": TASK, "status": "RUNNING", "progress": 0.3},
+    {"id": TASK, "status": "SUCCEEDED", "output": [FILM]},
+)
+SUNO = (
+    _suno("QUEUED", []),
+    _suno("IN_PROGRESS", [{"id": "1", "status": "streaming", "audio_url": SONG}]),
+    _suno("SUCCESS", [{"id": "1", "status": "complete", "audio_url": SONG, "metadata": {"duration": 60}}]),
+)
+LIVES = {
+    ("kling", "image2video", f"/kling/v1/videos/image2video/{TASK}"): KLING,
+    ("kling-official", "text2video", f"/v1/videos/text2video/{TASK}"): KLING,
+    ("runway", None, f"/runwayml/v1/tasks/{TASK}"): RUNWAY,
+    ("runway-official", None, f"/v1/tasks/{TASK}"): RUNWAY,
+    ("suno", None, f"/suno/fetch/{TASK}"): SUNO,
+}
+
+
+def _account(place: Place, provider: str) -> None:
+    form = CredentialForm(providers=[provider], base_url=place.relay.url, api_key=SecretStr("access:secret"))
+    place.services.credentials.put(place.project, "default", form)
+
+
+def _says(relay: Relay, path: str, body: Any, status: int = 200) -> None:
+    relay.call("answers", {"path": path, "body": json.dumps(body), "status": status})
+
+
+@pytest.mark.parametrize(("subject", "life"), LIVES.items(), ids=[provider for provider, _, _ in LIVES])
+def test_a_life_from_queued_to_its_file(
+    place: Place, relay: Relay, subject: tuple[str, str | None, str], life: tuple[dict[str, Any], ...]
+) -> None:
+    provider, kind, path = subject
+    _account(place, provider)
+    _says(relay, path, life[0])
+    g = place.register(TASK, provider=provider, kind=kind)
+    place.poll()
+    assert place.get(g).state == "queued"
+    _says(relay, path, life[1])
+    place.run(60, lambda: place.get(g).state == "processing")
+    _says(relay, path, life[2])
+    place.run(180, lambda: place.get(g).state == "completed")
+    assert place.types(g) == ["registered", "queued", "processing", "completed"]
+    assert [(o.kind, o.url) for o in place.get(g).outputs] == [
+        ("audio", SONG) if provider == "suno" else ("video", FILM)
+    ]
+
+
+def test_klings_empty_purse_wears_429_and_pauses_the_account(place: Place, relay: Relay) -> None:
+    _account(place, "kling")
+    _says(relay, f"/kling/v1/videos/text2video/{TASK}", {"code": 1102, "message": "resource pack depleted"}, 429)
+    g = place.register(TASK, provider="kling")
+    place.poll()
+    account = place.services.credentials.get(place.project, "default")
+    assert (account.health.paused, place.get(g).state) == (True, "registered")
+
+
+def test_a_wrong_family_is_named_and_mended_without_losing_the_task(place: Place, relay: Relay) -> None:
+    _account(place, "kling")
+    _says(relay, f"/kling/v1/videos/text2video/{TASK}", {"code": 1203, "message": "resource not found"}, 404)
+    _says(relay, f"/kling/v1/videos/lip-sync/{TASK}", KLING[2])
+    g = place.register(TASK, provider="kling")
+    place.poll()
+    problem = place.get(g).last_problem
+    assert problem is not None
+    assert "asked for as kind 'text2video'" in problem.message
+    place.services.generations.edit(place.project, g.id, GenerationChange(kind="lip-sync"))
+    place.run(60, lambda: place.get(g).state == "completed")
+    assert place.get(g).state == "completed"
+
+
+def test_songs_are_asked_about_together(place: Place, relay: Relay) -> None:
+    _account(place, "suno")
+    records = [SUNO[2]["data"] | {"task_id": task} for task in ("one", "two")]
+    _says(relay, "/suno/fetch", {"code": "success", "data": records})
+    held = [place.register(task, provider="suno") for task in ("one", "two", "three")]
+    _says(relay, "/suno/fetch/three", _suno("QUEUED", []) | {"data": {"task_id": "three", "status": "QUEUED"}})
+    before = relay.call("stats")["requests"]
+    place.run(1)
+    assert [place.get(g).state for g in held] == ["completed", "completed", "queued"]
+    assert relay.call("stats")["requests"] - before == 2, "one for all, and one for whom the answer left out"
