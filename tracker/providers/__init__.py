@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from tracker.errors import FieldProblem, InvalidError
+from tracker.providers import kling, luma_official, midjourney, newapi, runway
+from tracker.providers.ark import ARK
 from tracker.providers.base import Provider
-from tracker.providers.kling import Kling, KlingOfficial
 from tracker.providers.luma import Luma
-from tracker.providers.luma_official import LumaOfficial
-from tracker.providers.runway import Runway, RunwayOfficial
+from tracker.providers.openai import OPENAI
 from tracker.providers.suno import Suno
+from tracker.providers.veo import VEO
+from tracker.providers.vidu import VIDU
 
 _ALL: tuple[Provider, ...] = (
     Luma(),
-    LumaOfficial(),
-    Kling(),
-    KlingOfficial(),
-    Runway(),
-    RunwayOfficial(),
+    luma_official.OFFICIAL,
+    kling.RELAY,
+    kling.OFFICIAL,
+    runway.RELAY,
+    runway.OFFICIAL,
     Suno(),
+    newapi.NEWAPI,
+    newapi.YUNWU,
+    midjourney.MIDJOURNEY,
+    VIDU,
+    ARK,
+    OPENAI,
+    VEO,
 )
 REGISTRY: dict[str, Provider] = {provider.name: provider for provider in _ALL}
 

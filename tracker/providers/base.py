@@ -45,7 +45,7 @@ class Question(NamedTuple):
 class Response(NamedTuple):
     """What came back. `failure` is None, or why there is no HTTP answer: dns, address, connect, tls, timeout, protocol, too_large.
 
-    Header names are lower case. `at` is when it came.
+    Header names are lower case. `at` is when it came, `asked` the address that was asked.
     """
 
     status: int
@@ -54,6 +54,7 @@ class Response(NamedTuple):
     at: datetime
     failure: str | None = None
     detail: str = ""
+    asked: str = ""
 
 
 class Provider(Protocol):

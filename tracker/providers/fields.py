@@ -109,6 +109,11 @@ def media_type(stated: object, address: str) -> str | None:
     return _MEDIA_TYPES.get(PurePosixPath(urlsplit(address).path).suffix.lower())
 
 
+def path_of(address: str) -> str:
+    """The path of an address; empty where there is none."""
+    return "" if url(address) is None else urlsplit(address.strip()).path
+
+
 def kind_of(address: object) -> str | None:
     """The kind of output that an address leads to, by its ending; None where that does not tell."""
     found = None if url(address) is None else media_type(None, str(address).strip())

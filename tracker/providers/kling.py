@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import ClassVar
 
 import orjson
 from typing_extensions import override
@@ -20,7 +19,8 @@ from typing_extensions import override
 from tracker.core.generation import Output
 from tracker.core.observation import Observation, Problem, ProblemCode
 from tracker.providers import fields, questions
-from tracker.providers.base import Account, Question, Response, Subject
+from tracker.providers.base import Account, Response, Subject
+from tracker.providers.plain import Plain
 from tracker.providers.relayed import Form, Node, result_link
 
 PATHS = {
@@ -46,54 +46,35 @@ TOKEN_STEP = 600
 """Seconds for which the same token is shown again, a third of its life: one for each question would cost more than the question."""
 
 
-class Kling:
-    """The relay's form. Answers come as the provider's envelope, bare, or inside the relay's record, which has words of its own."""
+class Kling(Plain):
+    """Answers come as the provider's envelope, bare, or inside a relay's record, which has words of its own. There is no batch query."""
 
-    name = "kling"
-    default_base_url = "https://yunwu.ai"
-    kinds: tuple[str, ...] = tuple(PATHS)
-    batch_size = 0
-    _prefix: ClassVar[str] = "/kling"
+    kinds = tuple(PATHS)
 
-    def question(self, account: Account, subject: Subject) -> Question:
-        """One generation, in its family."""
-        path = f"{self._prefix}{PATHS.get(subject.kind or FIRST, PATHS[FIRST])}/{questions.in_path(subject.task_id)}"
-        return questions.get(account, path, self._headers(account))
+    @override
+    def path(self, subject: Subject) -> str:
+        family = PATHS.get(subject.kind or FIRST, PATHS[FIRST])
+        return self._path.format(f"{family}/{questions.in_path(subject.task_id)}")
 
+    @override
     def read(self, subject: Subject, response: Response) -> Observation:
-        """The observation of one generation; an answer about another one is a problem. A wrong family looks like a missing task."""
-        seen = FORM.read(subject, response)
+        """A wrong family looks like a missing task, so the problem says which was asked."""
+        seen = super().read(subject, response)
         if isinstance(seen, Problem) and seen.code is ProblemCode.NOT_FOUND:
             return replace(seen, message=f"{seen.message} (asked for as kind {subject.kind or FIRST!r}: is it that?)")
         return seen
 
-    def batch_question(self, account: Account, subjects: Sequence[Subject]) -> Question:
-        """Never called: `batch_size` is 0. The provider's lists cannot be asked for certain ids."""
-        raise NotImplementedError("kling has no batch query")
-
-    def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:  # noqa: ARG002
-        """There is no batch path, whatever came."""
-        return None
-
-    def _headers(self, account: Account) -> questions.Headers:
-        return questions.bearer(account)
-
 
 class KlingOfficial(Kling):
-    """The provider's own form. Its key is an API key, or `ACCESS_KEY:SECRET_KEY`, with which short-lived tokens are signed."""
-
-    name = "kling-official"
-    default_base_url = "https://api-singapore.klingai.com"
-    _prefix = ""
+    """Its key is an API key, or `ACCESS_KEY:SECRET_KEY`, with which short-lived tokens are signed."""
 
     @override
-    def _headers(self, account: Account) -> questions.Headers:
+    def headers(self, account: Account) -> questions.Headers:
         access, colon, secret = (account.api_key or "").partition(":")
         if not colon:
-            return questions.bearer(account)
-        return questions.bearer(
-            Account(account.base_url, _token(access, secret, int(account.at // TOKEN_STEP) * TOKEN_STEP))
-        )
+            return super().headers(account)
+        at = int(account.at // TOKEN_STEP) * TOKEN_STEP
+        return super().headers(replace(account, api_key=_token(access, secret, at)))
 
 
 @lru_cache(maxsize=1024)
@@ -136,3 +117,5 @@ FORM = Form(
     codes=(),
     depth=4,
 )
+RELAY = Kling("kling", "https://yunwu.ai", "/kling{}", FORM)
+OFFICIAL = KlingOfficial("kling-official", "https://api-singapore.klingai.com", "{}", FORM)

@@ -51,7 +51,7 @@ def answer(response: Response) -> Any | Problem:
         return body
     if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own numbers
         return _refused(response, body)
-    if not response.body.strip():
+    if response.body.strip() in (b"", b"null"):
         return Problem(ProblemCode.NOT_FOUND, f"an empty answer (HTTP {response.status})")
     if body is None:
         return Problem(ProblemCode.UNREADABLE, f"the answer is {_form(response.body)}: {_quote(response.body)}")

@@ -31,8 +31,11 @@ class Form:
     statuses: tuple[str, ...] = ("state", "status")
     reasons: tuple[str, ...] = ("failure_reason", "fail_reason", "state_reason")
     codes: tuple[str, ...] = ("failure_code",)
+    started: str = "start_time"
     depth: int = 3
     """Objects inside one another, the envelope included."""
+    own_id: bool = True
+    """Whether an answer calls the task by the id that was asked about, or not at all."""
 
     def read(self, subject: Subject, response: Response) -> Observation:
         """The observation of one generation; an answer about another one is a problem."""
@@ -42,7 +45,9 @@ class Form:
     def read_body(self, task_id: str, body: Any) -> Observation:
         """The same from the JSON of an answer."""
         found = layers(body, self.depth)
-        if not (found and found[0].get("id") == task_id):  # most answers say whom they are about in this place
+        if self.own_id and not (
+            found and found[0].get("id") == task_id
+        ):  # most answers say whom they are about in this place
             said = ids(found)
             if said and task_id not in said:
                 return Problem(
@@ -62,7 +67,7 @@ class Form:
             outputs=self.outputs(found) if state is State.COMPLETED else (),
             error=words.failure(state, word, self._reason(found), self._code(found)) if state in _BAD_ENDS else None,
             raw=body,
-            started_at=provider_time(_first(found, "start_time")),
+            started_at=provider_time(_first(found, self.started)),
         )
 
     def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:

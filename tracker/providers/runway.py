@@ -1,56 +1,20 @@
 """Runway on a relay (`GET /runwayml/v1/tasks/{id}`) and its own API (the same without `/runwayml`).
 
-Source: the provider's Python library and its pages on errors; relays show its own answer.
+States are PENDING, THROTTLED (it waits for its turn), RUNNING with a progress, SUCCEEDED, FAILED and CANCELLED. There is one path for all
+that it makes, and no batch query. Source: the provider's Python library and its pages on errors; relays show its own answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
 
 from tracker.core.generation import Output
-from tracker.core.observation import Observation
-from tracker.providers import fields, questions
-from tracker.providers.base import Account, Question, Response, Subject
+from tracker.providers import fields
+from tracker.providers.plain import Plain
 from tracker.providers.relayed import Form, Node, result_link
 
 VERSION = ("X-Runway-Version", "2024-11-06")
 """Without it the provider refuses; it is the version that its library sends."""
-
-
-class Runway:
-    """The relay's form: states PENDING, THROTTLED (it waits for its turn), RUNNING with a progress, SUCCEEDED, FAILED, CANCELLED."""
-
-    name = "runway"
-    default_base_url = "https://yunwu.ai"
-    kinds: tuple[str, ...] = ()
-    batch_size = 0
-    _prefix: ClassVar[str] = "/runwayml"
-
-    def question(self, account: Account, subject: Subject) -> Question:
-        """One task, whatever it makes: there is one path for all."""
-        path = f"{self._prefix}/v1/tasks/{questions.in_path(subject.task_id)}"
-        return questions.get(account, path, questions.bearer(account, VERSION))
-
-    def read(self, subject: Subject, response: Response) -> Observation:
-        """The observation of one task; an answer about another one is a problem."""
-        return FORM.read(subject, response)
-
-    def batch_question(self, account: Account, subjects: Sequence[Subject]) -> Question:
-        """Never called: `batch_size` is 0."""
-        raise NotImplementedError("runway has no batch query")
-
-    def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:  # noqa: ARG002
-        """There is no batch path, whatever came."""
-        return None
-
-
-class RunwayOfficial(Runway):
-    """The provider's own form."""
-
-    name = "runway-official"
-    default_base_url = "https://api.dev.runwayml.com"
-    _prefix = ""
 
 
 def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
@@ -69,3 +33,5 @@ def _files(node: Node) -> Iterator[Output | None]:
 
 
 FORM = Form(_outputs, statuses=("status",), reasons=("failure", "fail_reason"), codes=("failureCode",))
+RELAY = Plain("runway", "https://yunwu.ai", "/runwayml/v1/tasks/{}", FORM, VERSION)
+OFFICIAL = Plain("runway-official", "https://api.dev.runwayml.com", "/v1/tasks/{}", FORM, VERSION)

@@ -163,7 +163,9 @@ class Asking:
         errand: _Errand = answer.ask.key
         first, *others = errand.members
         provider = REGISTRY[first.provider]
-        response = Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
+        response = Response(
+            answer.status, answer.headers, answer.body, at, answer.failure, answer.detail, answer.ask.url
+        )
         if errand.many:
             seen = provider.read_batch([Subject(a.task_id, a.kind) for a in errand.members], response)
             return self._spread(errand.members, seen, round_)

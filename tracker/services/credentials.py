@@ -191,7 +191,8 @@ class Credentials:
         )  # fmt: skip
         answer = next(iter(self._fetchers.fetch([ask])))[0]
         seen = provider.read(
-            subject, Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
+            subject,
+            Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail, answer.ask.url),
         )
         known = not isinstance(seen, Problem) or seen.code is ProblemCode.NOT_FOUND
         message = (

@@ -144,4 +144,4 @@ def _origin(url: str) -> tuple[bool, str]:
 
 
 def _response(answer: Answer, at: datetime) -> Response:
-    return Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail)
+    return Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail, answer.ask.url)

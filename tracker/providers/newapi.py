@@ -1,0 +1,31 @@
+"""What gateways have for whatever they relay: new-api's `GET /v1/video/generations/{id}`, and yunwu's `GET /v1/video/query?id=`.
+
+In the record of new-api, `data` is what the real provider said, in words of its own; the record's status and link are there whatever
+that is. yunwu's answer may show another id than the one it was asked with. Source: the gateways' pages and public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tracker.core.generation import Output
+from tracker.providers import fields
+from tracker.providers.plain import Plain
+from tracker.providers.relayed import Form, Node, result_link
+
+
+def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
+    # From the outside in: the record's link is the relay's own, and what the provider said may be of any shape.
+    made = next((one for node in reversed(found) for one in _links(node) if one is not None), None) or result_link(
+        found
+    )
+    return () if made is None else (made,)
+
+
+def _links(node: Node) -> Iterator[Output | None]:
+    for value in (node.get("url"), node.get("video_url"), fields.mapping(node.get("metadata")).get("url")):
+        yield fields.output(fields.kind_of(value) or "video", value)
+
+
+NEWAPI = Plain("newapi", "https://yunwu.ai", "/v1/video/generations/{}", Form(_outputs, depth=2))
+YUNWU = Plain("yunwu", "https://yunwu.ai", "/v1/video/query?id={}", Form(_outputs, own_id=False))

@@ -1,0 +1,45 @@
+"""A provider that is asked about one task at a time, with its id in the address, and answers in one form: nearly all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tracker.core.observation import Observation
+from tracker.providers import questions
+from tracker.providers.base import Account, Question, Response, Subject
+from tracker.providers.relayed import Form
+
+
+class Plain:
+    """`path` holds `{}` where the id stands; `more` headers go with every question."""
+
+    kinds: tuple[str, ...] = ()
+    batch_size = 0
+
+    def __init__(self, name: str, default_base_url: str, path: str, form: Form, *more: tuple[str, str]) -> None:
+        self.name, self.default_base_url = name, default_base_url
+        self._path, self._form, self._more = path, form, more
+
+    def question(self, account: Account, subject: Subject) -> Question:
+        """One task."""
+        return questions.get(account, self.path(subject), self.headers(account))
+
+    def read(self, subject: Subject, response: Response) -> Observation:
+        """The observation of one task; an answer about another one is a problem."""
+        return self._form.read(subject, response)
+
+    def batch_question(self, account: Account, subjects: Sequence[Subject]) -> Question:
+        """Never called: `batch_size` is 0."""
+        raise NotImplementedError(f"{self.name} has no batch query")
+
+    def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:  # noqa: ARG002
+        """There is no batch path, whatever came."""
+        return None
+
+    def path(self, subject: Subject) -> str:
+        """The address behind the host."""
+        return self._path.format(questions.in_path(subject.task_id))
+
+    def headers(self, account: Account) -> questions.Headers:
+        """The key as bearer, and what else the provider wants to see."""
+        return questions.bearer(account, *self._more)
