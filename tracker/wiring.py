@@ -33,6 +33,7 @@ from tracker.services.polling import Polling
 from tracker.services.recording import Recording
 from tracker.services.recovery import Recovery
 from tracker.services.registration import Registration
+from tracker.services.rotation import Rotation
 from tracker.services.storing import Copies, remover
 from tracker.services.upkeep import Upkeep
 from tracker.settings import Settings
@@ -65,6 +66,7 @@ class Services:
     keeping: Keeping
     upkeep: Upkeep
     crew: Crew
+    rotation: Rotation
 
     def stop(self) -> None:
         """This process will end soon: leave to others what takes long."""
@@ -144,4 +146,5 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         keeping=Keeping(database, store, remover(store), by_content=settings.artifacts_by_content),
         upkeep=Upkeep(database, bell, recovery, price=price, kept=settings.deliveries_kept),
         crew=Crew(),
+        rotation=Rotation(database, vault),
     )

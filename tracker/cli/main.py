@@ -25,6 +25,7 @@ from tracker.cli import (
     learned,
     listening,
     registering,
+    rotation,
     servers,
     showing,
     switches,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 for group in (
     servers, registering, importing, generations, showing, following, listening, deliveries, switches, endpoints, credentials, keys,
-    learned, artifacts, diagnosis, backup,
+    learned, artifacts, diagnosis, backup, rotation,
 ):  # fmt: skip
     group.add_to(app)
 

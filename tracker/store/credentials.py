@@ -97,9 +97,11 @@ def by_token(tx: Transaction, token: str) -> Credential | None:
     return None if row is None else from_row(row)
 
 
-def by_key_hash(tx: Transaction, key_hash: bytes) -> list[Credential]:
-    """The credentials whose provider key has this keyed hash."""
-    rows = tx.execute(text("SELECT * FROM credentials WHERE api_key_hash = :hash ORDER BY id"), {"hash": key_hash})
+def by_key_hash(tx: Transaction, hashes: Sequence[bytes]) -> list[Credential]:
+    """The credentials whose provider key has one of these keyed hashes."""
+    rows = tx.execute(
+        text("SELECT * FROM credentials WHERE api_key_hash = ANY (:hashes) ORDER BY id"), {"hashes": list(hashes)}
+    )
     return [from_row(row) for row in rows]
 
 

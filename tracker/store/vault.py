@@ -16,15 +16,15 @@ class Vault:
     def __init__(self, keys: str) -> None:
         given = [key.strip() for key in keys.split(",") if key.strip()]
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in given])
+            fernets = [Fernet(key) for key in given]
+            self._fernet, self._newest = MultiFernet(fernets), fernets[:1]
         except ValueError:
             raise ConfigurationError(
                 "TRACKER_SECRET_KEYS",
                 "is not a comma list of Fernet keys",
                 "use keys of 32 bytes in URL-safe base64, newest first",
             ) from None
-        # The oldest key gives the look-up hash: it must stay the same when a newer one is put in front.
-        self._pepper = hashlib.sha256(b"generation-tracker look-up" + given[-1].encode()).digest()
+        self._peppers = [hashlib.sha256(b"generation-tracker look-up" + key.encode()).digest() for key in given]
 
     def encrypt(self, secret: str) -> bytes:
         """The secret as it is stored."""
@@ -41,10 +41,18 @@ class Vault:
                 "add the key that was in use when it was stored",
             ) from None
 
-    def rotate(self, stored: bytes) -> bytes:
-        """The same secret under the newest key."""
-        return self._fernet.rotate(stored)
+    def is_newest(self, stored: bytes) -> bool:
+        """Whether it is encrypted with the newest key."""
+        try:
+            self._newest[0].decrypt(stored)
+        except InvalidToken:
+            return False
+        return True
 
     def look_up_hash(self, secret: str) -> bytes:
-        """A keyed hash by which a secret is found without being readable."""
-        return hmac.digest(self._pepper, secret.encode(), "sha256")
+        """A keyed hash by which a secret is found without being readable, with the newest key."""
+        return self.look_up_hashes(secret)[0]
+
+    def look_up_hashes(self, secret: str) -> list[bytes]:
+        """Those that it may be stored with, the newest key's first: each key gives another."""
+        return [hmac.digest(pepper, secret.encode(), "sha256") for pepper in self._peppers]
