@@ -137,12 +137,12 @@ def _one(ground: Ground, size: int, number: int) -> dict[str, Any]:
             _wish(tracker, [f"{url}/small"])
             if not kit.wait_for(lambda: _stored(tracker)[0] == 1, 30):
                 raise RuntimeError(tracker.said())
-        idle, peak = proc.memory(tracker.trees["worker-download"]), 0.0
+        idle, peak = sum(proc.memory(tracker.trees["worker-download"])), 0.0
         with _films(ground, size) as url:
             began = time.monotonic()
             _wish(tracker, [f"{url}/large"])
             while _stored(tracker)[0] < 2:
-                peak = max(peak, proc.memory(tracker.trees["worker-download"]))
+                peak = max(peak, sum(proc.memory(tracker.trees["worker-download"])))
                 time.sleep(0.05)
             seconds = time.monotonic() - began
     finally:

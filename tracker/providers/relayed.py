@@ -85,8 +85,12 @@ class Form:
             return dict.fromkeys(asked, refused) if refused.code in _OF_THE_ACCOUNT else {}
         seen: dict[str, Observation] = {}
         for item in items:
-            for task_id in filter(asked.__contains__, ids(layers(item, self.depth))):
-                seen.setdefault(task_id, self.read_body(task_id, item))
+            own = item.get("id") if isinstance(item, dict) else None
+            # Most say whom they are about in this place.
+            named = (own,) if isinstance(own, str) and own in asked else ids(layers(item, self.depth))
+            for task_id in filter(asked.__contains__, named):
+                if task_id not in seen:
+                    seen[task_id] = self.read_body(task_id, item)
         return seen
 
     def _status(self, found: Sequence[Node]) -> str | None:
