@@ -20,6 +20,7 @@ from tracker.services.crew import Crew
 from tracker.services.deliveries import Deliveries
 from tracker.services.delivery import Delivery
 from tracker.services.downloading import LET_GO, Downloading
+from tracker.services.dropin import DropInAnswers
 from tracker.services.endpoints import Endpoints
 from tracker.services.feed import Feed
 from tracker.services.generations import Generations
@@ -67,6 +68,7 @@ class Services:
     upkeep: Upkeep
     crew: Crew
     rotation: Rotation
+    dropin: DropInAnswers
 
     def stop(self) -> None:
         """This process will end soon: leave to others what takes long."""
@@ -147,4 +149,5 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
         upkeep=Upkeep(database, bell, recovery, price=price, kept=settings.deliveries_kept),
         crew=Crew(),
         rotation=Rotation(database, vault),
+        dropin=DropInAnswers(database, vault),
     )

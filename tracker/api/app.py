@@ -19,6 +19,7 @@ from tracker.api import (
     credentials,
     deliveries,
     docs,
+    dropin,
     endpoints,
     events,
     generations,
@@ -48,6 +49,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     credentials.callbacks,
     health.routes,
     docs.routes,
+    dropin.routes,
 )
 
 

@@ -232,6 +232,26 @@ def answer(tx: Transaction, generation_id: UUID) -> bytes | None:
     return body
 
 
+def answer_to(
+    tx: Transaction, project_id: UUID, provider: str, task_id: str, credential_ids: Sequence[int] | None
+) -> tuple[bool, bytes | None]:
+    """Whether a task is registered (with one of these credentials, or any), and the provider's own body where there is one."""
+    row = tx.execute(
+        text(
+            "SELECT a.body FROM generations g LEFT JOIN answers a ON a.generation_id = g.id"
+            " WHERE g.project_id = :project_id AND g.provider = :provider AND g.task_id = :task_id"
+            " AND (CAST(:accounts AS int[]) IS NULL OR g.credential_id = ANY (:accounts)) ORDER BY g.id DESC LIMIT 1"
+        ),
+        {
+            "project_id": project_id,
+            "provider": provider,
+            "task_id": task_id,
+            "accounts": None if credential_ids is None else list(credential_ids),
+        },
+    ).first()
+    return row is not None, None if row is None else row.body
+
+
 def versions(tx: Transaction, generation_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The present version of each; the deleted are left out."""
     rows = tx.execute(text("SELECT id, version FROM generations WHERE id = ANY (:ids)"), {"ids": list(generation_ids)})
