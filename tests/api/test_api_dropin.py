@@ -115,7 +115,7 @@ def test_what_we_ended_shows_what_the_provider_said(api: Api) -> None:
 
 
 def test_hostile_ids_are_missing(api: Api) -> None:
-    for path in ("/luma/generations/%00", "/luma/generations/a%2F..%2Fb", "/veo/v1beta/../../v1/keys"):
+    for path in ("/luma/generations/%00", "/luma/generations/a%2F..%2Fb", "/veo/v1beta/a%00b"):
         assert bearer(api, path).status_code in {400, 404}
 
 
