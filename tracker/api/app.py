@@ -17,6 +17,7 @@ from tracker import bell
 from tracker.api import (
     artifacts,
     credentials,
+    dashboard,
     deliveries,
     docs,
     dropin,
@@ -50,6 +51,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
     docs.routes,
     dropin.routes,
+    dashboard.routes,
 )
 
 
