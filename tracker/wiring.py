@@ -9,9 +9,11 @@ from functools import cache
 from tracker.bell import Bell, publisher
 from tracker.core.addresses import Policy
 from tracker.couriers.store import store_at
+from tracker.errors import ConfigurationError
 from tracker.net.fetch import Fetcher, Fetchers
 from tracker.net.guard import GuardedSession
 from tracker.net.post import Poster
+from tracker.providers import REGISTRY
 from tracker.services.aftermath import Aftermath
 from tracker.services.artifacts import Artifacts
 from tracker.services.asking import Asking
@@ -87,8 +89,13 @@ class Services:
 def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -> Services:
     """Wire everything from attached settings. `pool` bounds the database connections kept, for as many threads as work at once.
 
-    Raises ConfigurationError for a secret that is missing or wrong; connects to nothing yet.
+    Raises ConfigurationError for a secret that is missing or wrong, and for a provider that is not known; connects to nothing yet.
     """
+    for provider in sorted(settings.accounts.keys() - REGISTRY.keys()):
+        variables, known = f"TRACKER_{provider.upper().replace('-', '_')}_*", ", ".join(sorted(REGISTRY))
+        raise ConfigurationError(
+            variables, "names a provider that cannot be asked yet", f"leave it out; known are {known}"
+        )
     database = Database(settings.required("database_url"), size=pool, application=application)
     sending_database = database.tuned(sending.SETTINGS, size=2)
     secret_keys = settings.required("secret_keys")

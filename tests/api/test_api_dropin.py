@@ -114,6 +114,13 @@ def test_what_we_ended_shows_what_the_provider_said(api: Api) -> None:
     assert bearer(api, "/luma/generations/task-1").json()["state"] == "processing"
 
 
+def test_what_ended_before_the_provider_said_anything_is_missing(api: Api) -> None:
+    made = api.register("task-1")
+    api.move(made["id"], State.FAILED)
+    got = bearer(api, "/luma/generations/task-1")
+    assert (got.status_code, got.json()) == DROP_INS["luma"].missing
+
+
 def test_hostile_ids_are_missing(api: Api) -> None:
     for path in ("/luma/generations/%00", "/luma/generations/a%2F..%2Fb", "/veo/v1beta/a%00b"):
         assert bearer(api, path).status_code in {400, 404}

@@ -7,6 +7,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from tracker import wiring
 from tracker.services.forms import CredentialForm, EndpointForm
@@ -58,6 +59,22 @@ def test_all_secrets_come_under_the_newest_key_once(cli: Any, services: Services
             assert [c.id for c in credentials.by_key_hash(tx, hashes)] == [found.id]
     finally:
         alone.close()
+
+
+def test_hashes_are_rotated_with_their_own_key_and_never_made(cli: Any, services: Services) -> None:
+    _filled(services)
+    old, new = services.settings.required("secret_keys"), Fernet.generate_key().decode()
+    both = Vault(f"{new},{old}")
+    with services.database.transaction() as tx:
+        change = "UPDATE credentials SET api_key = :secret, api_key_hash = :hash WHERE name = :name"
+        sealed = {"secret": both.encrypt("sk"), "hash": Vault(old).look_up_hash("sk")}
+        tx.execute(text(change), {"name": "second", **sealed})
+        tx.execute(text(change), {"name": "default", **sealed, "hash": None})
+    said = cli("rotate-keys", "--json", variables={"TRACKER_SECRET_KEYS": f"{new},{old}"})
+    assert json.loads(said.stdout)["current"] == 1, "the one without a hash; the other's is with the older key"
+    with services.database.transaction() as tx:
+        hashes = {row.name: row.api_key_hash for row in tx.execute(text("SELECT name, api_key_hash FROM credentials"))}
+    assert hashes == {"second": Vault(new).look_up_hash("sk"), "default": None}
 
 
 def test_what_no_key_opens_is_named_and_left(cli: Any, services: Services) -> None:

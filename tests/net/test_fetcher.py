@@ -15,6 +15,7 @@ import pytest
 
 from tests.net import hostile
 from tracker.core.addresses import Policy
+from tracker.net import fetch, multi
 from tracker.net.fetch import FEW, Answer, Ask, Fetcher, Fetchers
 
 LOOPBACK = Policy.of(["127.0.0.0/8", "::1/128"])
@@ -248,6 +249,32 @@ def test_threads_that_take_turns_share_connections_and_those_at_the_same_time_do
         with ThreadPoolExecutor(2) as threads:
             assert [f.result() for f in [threads.submit(fetched, server.url, meet=True) for _ in range(2)]] == [1, 1]
         assert server.connections == 2
+
+
+def test_a_burst_is_divided_among_handles_whose_connections_are_used_again_and_closed_at_last(monkeypatch):
+    monkeypatch.setattr(fetch, "SHARE", 2)
+    everybody = threading.Barrier(5)
+
+    def when_all_are_there(wire: socket.socket, request: bytes) -> None:
+        if b"GET /together" in request:
+            everybody.wait(5)
+        wire.sendall(hostile.OK)
+
+    def burst(url: str) -> list[int]:
+        return [answer.status for part in fetcher.fetch([ask(f"{url}/together")] * 5, at_once=5) for answer in part]
+
+    fetcher = Fetcher(LOOPBACK)
+    with hostile.serving(when_all_are_there) as server:
+        assert burst(server.url) == burst(server.url) == [200] * 5
+        assert server.connections == 5
+        monkeypatch.setattr(multi, "UNUSED", 0.0)
+        for _ in range(3):
+            assert one(fetcher, server.url).status == 200
+        monkeypatch.setattr(multi, "UNUSED", 60.0)
+        assert server.connections == 5, "few need one handle, and it has connections"
+        assert burst(server.url) == [200] * 5
+        assert server.connections == 8, "those of the two handles that only the burst needed were closed"
+    fetcher.close()
 
 
 def test_a_fetcher_whose_answers_nobody_took_is_used_again():

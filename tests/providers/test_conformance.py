@@ -224,7 +224,18 @@ def test_reading_never_raises(provider: Provider, body: bytes, status: int, fail
 
 @every_provider
 @pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"data":' * 5000, b"9" * 5000, b'"\\ud800"', b"\xff\xfe", b"\xef\xbb\xbf{}", b"NaN"]
+    "body",
+    [
+        b"[" * 300 + b"]" * 300,
+        b'{"message":' * 300 + b"1" + b"}" * 300,
+        b"[" * 100_000,
+        b'{"data":' * 5000,
+        b"9" * 5000,
+        b'"\\ud800"',
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b"NaN",
+    ],
 )
 def test_hostile_bodies_are_problems(provider: Provider, body: bytes) -> None:
     assert isinstance(provider.read(Subject("task"), answered(body)), Problem)

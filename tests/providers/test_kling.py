@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tracker.core.observation import Problem
+from tracker.core.observation import Problem, ProblemCode
 from tracker.providers import get
 from tracker.providers.base import Account, Response, Subject
 from tracker.providers.kling import PATHS, TOKEN_LIVES, TOKEN_STEP
@@ -42,7 +42,16 @@ def test_a_missing_task_is_told_with_the_family_that_was_asked() -> None:
     response = Response(404, {}, b'{"code": 1203, "message": "resource not found"}', datetime.now(UTC))
     seen = get("kling-official").read(Subject("7", "lip-sync"), response)
     assert isinstance(seen, Problem)
+    assert seen.code is ProblemCode.NOT_FOUND
     assert "asked for as kind 'lip-sync'" in seen.message
+
+
+def test_a_family_that_was_only_guessed_proves_nothing() -> None:
+    response = Response(404, {}, b'{"code": 1203, "message": "resource not found"}', datetime.now(UTC))
+    seen = get("kling").read(Subject("7"), response)
+    assert isinstance(seen, Problem)
+    assert (seen.code, seen.status) == (ProblemCode.UNKNOWN_STATUS, None)
+    assert "no kind was given, so it was asked for as 'text2video'" in seen.message
 
 
 def test_an_api_key_is_shown_as_it_is() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+import orjson
 import pytest
 
-from tracker.core.observation import Seen
+from tracker.core.generation import ErrorCode, State
+from tracker.core.observation import Observation, Seen
 from tracker.providers import get
 from tracker.providers.base import Account, KeyedFiles, Response, Subject
 
@@ -44,7 +46,7 @@ def completed_video(body: bytes) -> Seen:
 
 
 def test_a_video_without_a_link_is_behind_the_key() -> None:
-    (film,) = completed_video(b'{"id": "video_1", "status": "completed", "progress": 100}').outputs
+    (film,) = completed_video(b'{"id": "video_1", "object": "video", "status": "completed", "progress": 100}').outputs
     assert (film.url, film.media_type) == ("https://host.example/v1/videos/video_1/content", "video/mp4")
     provider = get("openai")
     assert isinstance(provider, KeyedFiles)
@@ -79,3 +81,71 @@ def test_an_operations_name_keeps_its_slashes_but_never_climbs() -> None:
         path = urlsplit(veo.question(ACCOUNT, Subject(climbing)).url).path
         assert not {".", ".."} & set(path.split("/"))
         assert path.startswith("/v1beta/")
+
+
+def read(provider: str, body: object, task_id: str = "t") -> Observation:
+    return get(provider).read(
+        Subject(task_id), Response(200, {}, orjson.dumps(body), NOW, asked="https://host.example/t")
+    )
+
+
+def batch_raw(provider: str, body: object) -> object:
+    (seen,) = (get(provider).read_batch([Subject("t")], Response(200, {}, orjson.dumps(body), NOW)) or {}).values()
+    assert isinstance(seen, Seen)
+    return seen.raw
+
+
+def test_what_a_batch_says_of_one_is_kept_as_the_single_query_shows_it() -> None:
+    bare = {"id": "t", "state": "dreaming", "data": None}
+    assert batch_raw("luma", [bare]) == bare
+    assert batch_raw("luma", {"data": [{"task_id": "t", "status": "IN_PROGRESS", "data": bare}]}) == bare
+    song = {"task_id": "t", "status": "QUEUED", "data": []}
+    assert batch_raw("suno", {"data": [song]}) == {"code": "success", "message": "", "data": song}
+    picture = {"id": "t", "status": "SUBMITTED"}
+    assert batch_raw("midjourney", [picture]) == picture
+
+
+def test_a_records_own_word_counts_whatever_is_inside_it() -> None:
+    for inside in (
+        {"id": "u", "status": "failed"},
+        {"id": "u", "status": "completed", "url": "https://a.example/u.mp4"},
+    ):
+        seen = read("newapi", {"task_id": "t", "status": "IN_PROGRESS", "data": inside})
+        assert isinstance(seen, Seen)
+        assert (seen.state, seen.outputs) == (State.PROCESSING, ())
+
+
+def test_filters_that_are_only_counted_moderated_too() -> None:
+    seen = read("veo", {"name": "t", "done": True, "response": {"generateVideoResponse": {"raiMediaFilteredCount": 1}}})
+    assert isinstance(seen, Seen)
+    assert seen.error is not None
+    assert seen.error.code is ErrorCode.MODERATED
+
+
+@pytest.mark.parametrize(("said", "share"), [(1, 1.0), (0, 0.0), (0.45, 0.45), (1.0, 1.0)])
+def test_runways_progress_is_a_fraction_even_when_it_is_whole(said: float, share: float) -> None:
+    seen = read("runway", {"id": "t", "status": "RUNNING", "progress": said})
+    assert isinstance(seen, Seen)
+    assert seen.progress == share
+
+
+def test_no_address_is_made_up_for_what_is_not_openais_own() -> None:
+    record = {"code": "success", "data": {"task_id": "t", "status": "SUCCESS", "result_url": "https://x.example/a.mp4"}}
+    seen = read("openai", record)
+    assert isinstance(seen, Seen)
+    assert [output.url for output in seen.outputs] == ["https://x.example/a.mp4"]
+    for body in (
+        {"id": "t", "status": "completed"},
+        {"id": "t", "object": "video", "status": "completed", "error": {"code": "x"}},
+    ):
+        seen = read("openai", body)
+        assert isinstance(seen, Seen)
+        assert seen.outputs == ()
+
+
+def test_a_linked_song_is_audio() -> None:
+    seen = read(
+        "suno", {"data": {"task_id": "t", "status": "SUCCESS", "result_url": "https://x.example/a.mp3", "data": None}}
+    )
+    assert isinstance(seen, Seen)
+    assert [output.kind for output in seen.outputs] == ["audio"]

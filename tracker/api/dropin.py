@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from tracker.api.answers import answer
 from tracker.api.context import Use
+from tracker.core.lifecycle import FINAL
 from tracker.errors import ForbiddenError, UnauthorizedError
 from tracker.providers.dropin import DROP_INS, DropIn
 from tracker.services.dropin import Stored
@@ -34,8 +35,10 @@ def _route(provider: str, place: DropIn) -> Callable[[Request, Services], Respon
             stored = _stored(services, key, provider, task_id)
         except (UnauthorizedError, ForbiddenError):
             return _said(place.refused)
-        if not stored.registered:
-            return _said(place.missing)
+        if stored.body is None and (stored.state is None or stored.state in FINAL):
+            return _said(
+                place.missing
+            )  # also what ended before the provider said anything of it: nobody shall wait for it
         return Response(stored.body or orjson.dumps(place.waiting(task_id)), media_type="application/json")
 
     return dropin

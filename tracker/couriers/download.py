@@ -32,7 +32,6 @@ __all__ = ["Begun", "Code", "DownloadError", "Fetched", "Limits", "Partial", "Pr
 MOST_HOPS = 5
 DEFAULT_LIMITS = Limits()
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SECRETS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WORTHLESS = frozenset({"wrong_media", "too_large", "corrupt"})
 
@@ -51,7 +50,7 @@ def download(
     """Fetch `url` into the file `into`, going on from `resume` when the server still has the same file.
 
     `begun` is told before the first byte what to remember for a resumption, `progress` how far it is.
-    `headers` may hold credentials: they are dropped at a redirect to another origin. Raises DownloadError, whose
+    `headers` may hold credentials, under whatever name: at a redirect to another origin all are dropped. Raises DownloadError, whose
     `partial` is what to pass as `resume` next time; without one the file is removed.
     """
     trip = _Trip(session, url, dict(headers or {}), limits)
@@ -123,7 +122,7 @@ class _Trip:
             reply.close()
             onward = _absolute(url, onward)
             if _origin(onward) != _origin(url):
-                headers = {name: value for name, value in headers.items() if name.lower() not in _SECRETS}
+                headers = {}
             url = onward
         raise DownloadError("redirect", f"the link leads on through more than {MOST_HOPS} redirects")
 

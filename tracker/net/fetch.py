@@ -24,7 +24,8 @@ from tracker.net.transfer import Answer, Ask, Transfer
 __all__ = ["Answer", "Ask", "Fetcher", "Fetchers"]
 
 CAP_BYTES = 4 * 1024 * 1024  # a batch answer of 1,000 generations is about 1.5 MB
-SHARE = 128  # asks in flight, and idle connections kept, of one handle of libcurl's: four at `AT_ONCE` of a poll batch
+KEPT_CONNECTIONS = 512  # idle ones kept for the next batch, over all hosts
+SHARE = 128  # asks in flight of one handle of libcurl's
 LONGEST_PAUSE = 0.1  # seconds; bounds how late a deadline is noticed
 FEW = 64  # asks in flight at first: a quick host needs no more, and each is a connection there
 QUICK = 0.005  # seconds; a host that lets us wait longer is worth twice as many
@@ -48,7 +49,7 @@ class Fetcher:
         self._cap_bytes = cap_bytes
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
-        self._multi = Multi(share=SHARE)
+        self._multi = Multi(share=SHARE, kept=KEPT_CONNECTIONS)
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
         self._busy = False

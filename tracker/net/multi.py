@@ -24,6 +24,8 @@ _SEEN = {select.EPOLLIN: pycurl.CSELECT_IN, select.EPOLLOUT: pycurl.CSELECT_OUT}
 _ANY = pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR
 
 
+UNUSED = 60.0
+"""Seconds after which a handle that only bursts need is closed."""
 MOST_CLOSED = 4096
 """Ports remembered: those that libcurl never takes up again must not add up."""
 
@@ -41,12 +43,12 @@ class Multi:
     """Something to read on `bell` ends a wait, too; reading it is its owner's work.
 
     A handle of libcurl's looks through all connections that it has to the host for a free one, at each new transfer. So transfers are
-    divided among handles that have `share` in flight each, and keep as many idle connections; a new one goes to the first with room, and
-    a few need one handle.
+    divided among handles that have `share` in flight each, and keep as many idle connections; a new one goes to the first with room. So a
+    few need one handle, which keeps `kept` idle connections, and the others are closed when a burst is over.
     """
 
-    def __init__(self, *, share: int, bell: socket.socket | None = None) -> None:
-        self._share = share
+    def __init__(self, *, share: int, kept: int, bell: socket.socket | None = None) -> None:
+        self._share, self._kept = share, kept
         self._epoll = select.epoll()
         if bell is not None:
             self._epoll.register(bell, select.EPOLLIN)
@@ -56,6 +58,7 @@ class Multi:
         self._resting: set[int] = set()
         self.closed: set[int] = set()
         """Local ports of kept connections that the other side has closed: a request that goes out there reaches nobody."""
+        self._tidied = time.monotonic()
 
     def add(self, curl: pycurl.Curl) -> None:
         """Begin a transfer, with the next step."""
@@ -63,10 +66,11 @@ class Multi:
             if handle.flying < self._share:
                 break
         else:
-            handle = _Handle(self._share, self._watch)
+            handle = _Handle(max(self._share, 0 if self._handles else self._kept), self._watch)
             self._handles.append(handle)
         handle.multi.add_handle(curl)
         handle.flying += 1
+        handle.used = True
         self._carrier[curl] = handle
 
     def remove(self, curl: pycurl.Curl) -> None:
@@ -90,6 +94,9 @@ class Multi:
             if now >= handle.timer:
                 handle.timer = math.inf
                 handle.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        if now - self._tidied > UNUSED:
+            self._tidied = now
+            self._tidy()
 
     def ended(self) -> Iterator[tuple[pycurl.Curl, int | None, str]]:
         """The transfers that ended: with None and "", or with libcurl's code and message where it gave up."""
@@ -106,6 +113,18 @@ class Multi:
         for handle in self._handles:
             handle.multi.close()
         self._epoll.close()
+
+    def _tidy(self) -> None:
+        """Close the handles that no burst has needed since the last time; nobody else would close what they keep."""
+        unused = [handle for handle in self._handles[1:] if not handle.used]
+        for handle in unused:
+            self._handles.remove(handle)
+            handle.multi.close()
+            for descriptor in [d for d, owner in self._watched.items() if owner is handle]:
+                del self._watched[descriptor]
+                self._resting.discard(descriptor)
+        for handle in self._handles:
+            handle.used = handle.flying > 0
 
     def _watch(self, handle: _Handle, what: int, descriptor: int, _multi: object, _data: object) -> None:
         """Libcurl says what it waits for on a socket.
@@ -147,6 +166,7 @@ class _Handle:
     def __init__(self, kept: int, watch: Callable[[_Handle, int, int, object, object], None]) -> None:
         self.multi = pycurl.CurlMulti()
         self.flying = 0
+        self.used = False
         self.timer = math.inf
         self.multi.setopt(pycurl.M_MAXCONNECTS, kept)
         self.multi.setopt(

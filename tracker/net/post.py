@@ -28,7 +28,7 @@ from tracker.net.resolve import Key, LookUp, Resolver, system
 
 __all__ = ["Post", "Posted", "Poster"]
 
-SHARE = 256  # posts in flight, and idle connections kept, of one handle of libcurl's
+KEPT = 256  # idle connections kept for the next post; and posts in flight of one handle of libcurl's
 
 
 class Poster:
@@ -47,7 +47,7 @@ class Poster:
         self._rings, self._ringer = socket.socketpair()
         self._rings.setblocking(False)
         self._ringer.setblocking(False)
-        self._multi = Multi(share=SHARE, bell=self._rings)
+        self._multi = Multi(share=KEPT, kept=KEPT, bell=self._rings)
 
     @property
     def flying(self) -> int:

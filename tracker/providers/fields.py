@@ -69,9 +69,9 @@ def url(value: object) -> str | None:
     return address if usable else None
 
 
-def progress(value: object) -> float | None:
-    """Progress from 0 to 1, of a whole number or "62%" (per cent) or a fraction (up to 1 as it is, above it per cent)."""
-    per_cent = isinstance(value, int)
+def progress(value: object, *, whole: int = 100) -> float | None:
+    """Progress from 0 to 1, of "62%" or a whole number (of `whole`), or a fraction (up to 1 as it is, above it per cent)."""
+    per_cent = isinstance(value, int) and whole != 1
     if isinstance(value, str):
         per_cent = value.strip().endswith("%") or value.strip().isdigit()
         try:

@@ -58,11 +58,14 @@ class Kling(Plain):
 
     @override
     def read(self, subject: Subject, response: Response) -> Observation:
-        """A wrong family looks like a missing task, so the problem says which was asked."""
+        """A wrong family looks like a missing task, so the problem says which was asked; where we only guessed it, it proves nothing."""
         seen = super().read(subject, response)
-        if isinstance(seen, Problem) and seen.code is ProblemCode.NOT_FOUND:
-            return replace(seen, message=f"{seen.message} (asked for as kind {subject.kind or FIRST!r}: is it that?)")
-        return seen
+        if not (isinstance(seen, Problem) and seen.code is ProblemCode.NOT_FOUND):
+            return seen
+        if subject.kind is None:
+            guessed = f"{seen.message} (no kind was given, so it was asked for as {FIRST!r}: give the one that it was submitted to)"
+            return replace(seen, code=ProblemCode.UNKNOWN_STATUS, message=guessed)
+        return replace(seen, message=f"{seen.message} (asked for as kind {subject.kind!r}: is it that?)")
 
 
 class KlingOfficial(Kling):

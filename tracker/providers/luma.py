@@ -100,5 +100,9 @@ def _output(kind: str, found: Sequence[Node]) -> Output | None:
     return relayed.result_link(found) if kind == "video" else None
 
 
-FORM = relayed.Form(_outputs)
+def _alone(item: Any) -> Any:
+    return relayed.layers(item)[0] if isinstance(item, dict) else item
+
+
+FORM = relayed.Form(_outputs, alone=_alone)
 """Also that of the provider's own API, which has `assets` in place of the outputs."""

@@ -7,8 +7,12 @@ that is. yunwu's answer may show another id than the one it was asked with. Sour
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from typing_extensions import override
 
 from tracker.core.generation import Output
+from tracker.core.observation import Observation
 from tracker.providers import fields
 from tracker.providers.plain import Plain
 from tracker.providers.relayed import Form, Node, result_link
@@ -27,5 +31,16 @@ def _links(node: Node) -> Iterator[Output | None]:
         yield fields.output(fields.kind_of(value) or "video", value)
 
 
-NEWAPI = Plain("newapi", "https://yunwu.ai", "/v1/video/generations/{}", Form(_outputs, depth=2))
+class _Record(Form):
+    @override
+    def read_body(self, task_id: str, body: Any) -> Observation:
+        record = fields.mapping(body)
+        # What is inside a record is another's, and not always said to be so by an envelope around the record.
+        bare = "task_id" in record and "data" in record
+        return super().read_body(
+            task_id, {name: value for name, value in record.items() if name != "data"} if bare else body
+        )
+
+
+NEWAPI = Plain("newapi", "https://yunwu.ai", "/v1/video/generations/{}", _Record(_outputs, depth=2))
 YUNWU = Plain("yunwu", "https://yunwu.ai", "/v1/video/query?id={}", Form(_outputs, own_id=False))

@@ -16,16 +16,16 @@ from tracker.core.observation import Observation, Seen
 from tracker.providers import fields, questions
 from tracker.providers.base import Account, Response, Subject
 from tracker.providers.plain import Plain
-from tracker.providers.relayed import Form, Node
+from tracker.providers.relayed import Form, Node, result_link
 
 
 class OpenAI(Plain):
-    """Where the answer has no link, the file is asked for below the address that was asked, with the key."""
+    """Where the answer is the provider's own, the file is asked for below the address that was asked, with the key."""
 
     @override
     def read(self, subject: Subject, response: Response) -> Observation:
         seen = super().read(subject, response)
-        if isinstance(seen, Seen) and seen.state is State.COMPLETED and not seen.outputs:
+        if isinstance(seen, Seen) and seen.state is State.COMPLETED and not seen.outputs and _own(seen.raw):
             content = fields.output("video", f"{response.asked}/content")
             return seen if content is None else replace(seen, outputs=(replace(content, media_type="video/mp4"),))
         return seen
@@ -36,13 +36,19 @@ class OpenAI(Plain):
         return (("Authorization", f"Bearer {account.api_key}"),) if shown else ()
 
 
+def _own(body: object) -> bool:
+    video = fields.mapping(body)
+    return video.get("object") == "video" and not video.get("error")
+
+
 def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
     for node in found:
         for place in (node, fields.mapping(node.get("metadata"))):
             film = fields.output("video", place.get("url")) or fields.output("video", place.get("video_url"))
             if film is not None:
                 return (film,)
-    return ()
+    linked = result_link(found)
+    return () if linked is None else (linked,)
 
 
 FORM = Form(_outputs, statuses=("status",), reasons=("fail_reason",), codes=())

@@ -62,7 +62,11 @@ def complaint(body: Any) -> Problem:
     """What an answer with HTTP 2xx but without any status means: some relays report their errors so."""
     meaning = _meaning(body)
     missing = "the answer has no status: " if meaning is ProblemCode.UNREADABLE else "the provider answers "
-    return Problem(meaning, missing + _quote(orjson.dumps(body)))
+    try:
+        said = _quote(orjson.dumps(body))
+    except TypeError:
+        said = "it is nested too deeply to be quoted"  # what the parser took, the writer refuses from 254 levels on
+    return Problem(meaning, missing + said)
 
 
 def is_html(body: bytes) -> bool:

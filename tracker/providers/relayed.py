@@ -32,8 +32,12 @@ class Form:
     reasons: tuple[str, ...] = ("failure_reason", "fail_reason", "state_reason")
     codes: tuple[str, ...] = ("failure_code",)
     started: str = "start_time"
+    whole: int = 100
+    """What `progress` counts up to where it is a whole number."""
     depth: int = 3
     """Objects inside one another, the envelope included."""
+    alone: Callable[[Any], Any] = lambda item: item
+    """An item of a batch answer as the single query would have shown it."""
     own_id: bool = True
     """Whether an answer calls the task by the id that was asked about, or not at all."""
 
@@ -62,7 +66,7 @@ class Form:
         return Seen(
             status=fields.clean(word, words.LONGEST_STATUS),
             state=state,
-            progress=fields.progress(_first(found, "progress")),
+            progress=fields.progress(_first(found, "progress"), whole=self.whole),
             # What is shown before the end is a preview at best, and most answers are about pending ones.
             outputs=self.outputs(found) if state is State.COMPLETED else (),
             error=words.failure(state, word, self._reason(found), self._code(found)) if state in _BAD_ENDS else None,
@@ -90,7 +94,9 @@ class Form:
             named = (own,) if isinstance(own, str) and own in asked else ids(layers(item, self.depth))
             for task_id in filter(asked.__contains__, named):
                 if task_id not in seen:
-                    seen[task_id] = self.read_body(task_id, item)
+                    one = seen[task_id] = self.read_body(task_id, item)
+                    if isinstance(one, Seen):
+                        one.raw = self.alone(item)
         return seen
 
     def _status(self, found: Sequence[Node]) -> str | None:
@@ -142,9 +148,10 @@ def values(found: Sequence[Node], name: str) -> Iterator[object]:
 
 
 def result_link(found: Sequence[Node]) -> Output | None:
-    """The video that a relay's own record links to."""
+    """What a relay's own record links to: a video, unless its ending tells otherwise."""
     # Relays on new-api keep the link in `result_url`, and their older versions in `fail_reason`.
-    made = (fields.output("video", value) for name in ("result_url", "fail_reason") for value in values(found, name))
+    linked = (value for name in ("result_url", "fail_reason") for value in values(found, name))
+    made = (fields.output(fields.kind_of(value) or "video", value) for value in linked)
     return next((output for output in made if output is not None), None)
 
 

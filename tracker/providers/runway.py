@@ -32,6 +32,6 @@ def _files(node: Node) -> Iterator[Output | None]:
         yield fields.output(fields.kind_of(address) or "video", address)
 
 
-FORM = Form(_outputs, statuses=("status",), reasons=("failure", "fail_reason"), codes=("failureCode",))
+FORM = Form(_outputs, statuses=("status",), reasons=("failure", "fail_reason"), codes=("failureCode",), whole=1)
 RELAY = Plain("runway", "https://yunwu.ai", "/runwayml/v1/tasks/{}", FORM, VERSION)
 OFFICIAL = Plain("runway-official", "https://api.dev.runwayml.com", "/v1/tasks/{}", FORM, VERSION)

@@ -105,4 +105,4 @@ def _files(clip: Node) -> Iterator[Output | None]:
     yield fields.output("image", clip.get("image_large_url")) or fields.output("image", clip.get("image_url"))
 
 
-FORM = _Form(_outputs)
+FORM = _Form(_outputs, alone=lambda item: {"code": "success", "message": "", "data": item})

@@ -66,7 +66,8 @@ def _recorded(operation: Node) -> Node:
         return record | {"state": _RUNNING}
     if error:
         return record | {"state": _FAILED, "fail_reason": error.get("message"), "failure_code": error.get("status")}
-    if not any(_links(made)) and (reasons := fields.sequence(made.get("raiMediaFilteredReasons"))):
+    reasons = fields.sequence(made.get("raiMediaFilteredReasons"))
+    if not any(_links(made)) and (reasons or made.get("raiMediaFilteredCount")):
         said = " ".join(reason for reason in reasons if isinstance(reason, str))
         return record | {"state": _FAILED, "fail_reason": said, "failure_code": "content_filter"}
     return record | {"state": _DONE}

@@ -222,6 +222,9 @@ class Credentials:
         """Make the credentials that the environment gives those of project `default`."""
         with self._database.transaction() as tx:
             now = db.now(tx)
+            # In the order in which everybody locks them; the upserts below follow another.
+            for key in sorted(c.id for c in credentials.of_project(tx, project_id)):
+                credentials.lock(tx, key)
             for provider, account in settings.accounts.items():
                 fields = self._fields(
                     CredentialForm(providers=[provider], base_url=account.base_url, api_key=account.api_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+from tracker.core.generation import State
 from tracker.errors import UnauthorizedError
 from tracker.store import credentials, generations
 from tracker.store.db import Database
@@ -12,9 +13,9 @@ from tracker.store.vault import Vault
 
 
 class Stored(NamedTuple):
-    """Whether a task is registered, and the provider's own body; None while nothing was said of it."""
+    """The state of a task, None where it is not registered; and the provider's own body, None while nothing was said of it."""
 
-    registered: bool
+    state: State | None
     body: bytes | None
 
 
@@ -36,10 +37,10 @@ class DropInAnswers:
             accounts = [credential for credential in found if provider in credential.providers]
             if not accounts:
                 raise UnauthorizedError("this key belongs to no account")
-            stored = Stored(registered=False, body=None)
+            stored = Stored(None, None)
             for project_id in sorted({account.project_id for account in accounts}):
                 ours = [account.id for account in accounts if account.project_id == project_id]
                 stored = Stored(*generations.answer_to(tx, project_id, provider, task_id, ours))
-                if stored.registered:
+                if stored.state is not None:
                     break
             return stored

@@ -246,7 +246,12 @@ def _decided_again(j: Judged, g: Generation, now: datetime) -> Judged:
 
 def _answer(j: Judged) -> bytes:
     """The provider's answer; of a batch answer the part about this task, as the single query would have given it."""
-    return j.body or (orjson.dumps(j.seen.raw) if isinstance(j.seen, Seen) else b"")
+    if j.body or not isinstance(j.seen, Seen):
+        return j.body
+    try:
+        return orjson.dumps(j.seen.raw)
+    except TypeError:
+        return b""  # nested more deeply than it can be written again, which must not cost the others of its slice
 
 
 def _shows_change(j: Judged) -> bool:

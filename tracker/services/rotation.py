@@ -52,11 +52,12 @@ class Rotation:
             seen.clear()
 
     def _judged(self, one: Sealed) -> tuple[Verdict, Resealed | None]:
-        if self._vault.is_newest(one.secret):
-            return Verdict.CURRENT, None
         try:
             secret = self._vault.decrypt(one.secret)
         except ConfigurationError:
             return Verdict.CLOSED, None
-        new = Resealed(one.key, self._vault.encrypt(secret), self._vault.look_up_hash(secret))
-        return Verdict.RESEALED, new
+        # The hash has a key of its own, and not every secret is to be found by one.
+        found_by = None if one.found_by is None else self._vault.look_up_hash(secret)
+        if self._vault.is_newest(one.secret) and found_by == one.found_by:
+            return Verdict.CURRENT, None
+        return Verdict.RESEALED, Resealed(one.key, self._vault.encrypt(secret), found_by)

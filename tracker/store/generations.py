@@ -234,11 +234,11 @@ def answer(tx: Transaction, generation_id: UUID) -> bytes | None:
 
 def answer_to(
     tx: Transaction, project_id: UUID, provider: str, task_id: str, credential_ids: Sequence[int] | None
-) -> tuple[bool, bytes | None]:
-    """Whether a task is registered (with one of these credentials, or any), and the provider's own body where there is one."""
+) -> tuple[State | None, bytes | None]:
+    """The state of a task that is registered (with one of these credentials, or any), and the provider's own body where there is one."""
     row = tx.execute(
         text(
-            "SELECT a.body FROM generations g LEFT JOIN answers a ON a.generation_id = g.id"
+            "SELECT g.state, a.body FROM generations g LEFT JOIN answers a ON a.generation_id = g.id"
             " WHERE g.project_id = :project_id AND g.provider = :provider AND g.task_id = :task_id"
             " AND (CAST(:accounts AS int[]) IS NULL OR g.credential_id = ANY (:accounts)) ORDER BY g.id DESC LIMIT 1"
         ),
@@ -249,7 +249,7 @@ def answer_to(
             "accounts": None if credential_ids is None else list(credential_ids),
         },
     ).first()
-    return row is not None, None if row is None else row.body
+    return (None, None) if row is None else (State(row.state), row.body)
 
 
 def versions(tx: Transaction, generation_ids: Sequence[UUID]) -> dict[UUID, int]:

@@ -31,14 +31,15 @@ class Sealed(NamedTuple):
     place: Place
     key: Any
     secret: bytes
+    found_by: bytes | None
 
 
 class Resealed(NamedTuple):
-    """What takes its place; the hash where the place has one."""
+    """What takes its place, and the hash beside it; None where there was none."""
 
     key: Any
     secret: bytes
-    found_by: bytes
+    found_by: bytes | None
 
 
 def count(database: Database) -> int:
@@ -56,12 +57,13 @@ def pages(database: Database, reseal: Any) -> Iterator[Sequence[Sealed]]:
             with database.transaction() as tx:
                 rows = tx.execute(
                     text(
-                        f"SELECT id, {place.column} AS secret FROM {place.table} WHERE {place.column} IS NOT NULL"
-                        f"{'' if after is None else ' AND id > :after'} ORDER BY id LIMIT {PAGE} FOR NO KEY UPDATE"
+                        f"SELECT id, {place.column} AS secret, {place.found_by or 'NULL'} AS found_by FROM {place.table}"
+                        f" WHERE {place.column} IS NOT NULL{'' if after is None else ' AND id > :after'}"
+                        f" ORDER BY id LIMIT {PAGE} FOR NO KEY UPDATE"
                     ),
                     {} if after is None else {"after": after},
                 ).all()
-                page = [Sealed(place, row.id, bytes(row.secret)) for row in rows]
+                page = [Sealed(place, row.id, bytes(row.secret), row.found_by) for row in rows]
                 found_by = "" if place.found_by is None else f", {place.found_by} = :found_by"
                 for new in reseal(page):
                     tx.execute(
