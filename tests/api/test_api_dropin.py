@@ -9,7 +9,7 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from tracker.core.generation import State
+from tracker.core.generation import ErrorCode, Failure, State
 from tracker.providers.dropin import DROP_INS
 from tracker.services.forms import CredentialForm
 from tracker.store import db, generations
@@ -116,7 +116,7 @@ def test_what_we_ended_shows_what_the_provider_said(api: Api) -> None:
 
 def test_what_ended_before_the_provider_said_anything_is_missing(api: Api) -> None:
     made = api.register("task-1")
-    api.move(made["id"], State.FAILED)
+    api.move(made["id"], State.FAILED, error=Failure(ErrorCode.NOT_FOUND, "gone"))
     got = bearer(api, "/luma/generations/task-1")
     assert (got.status_code, got.json()) == DROP_INS["luma"].missing
 

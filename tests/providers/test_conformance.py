@@ -275,7 +275,7 @@ def test_recorded_answers(path: Path) -> None:
     provider = get(path.parent.name)
     response = Response(case["status"], case["headers"], body_of(case, path.parent), NOW, case.get("failure"))
     if "asked" not in case:
-        assert_read_as(provider.read(Subject(case["task_id"]), response), case["expected"])
+        assert_read_as(provider.read(Subject(case["task_id"], case.get("kind")), response), case["expected"])
         return
     seen = provider.read_batch([Subject(task_id) for task_id in case["asked"]], response)
     if seen is None or case["expected"] is None:

@@ -17,7 +17,8 @@ every_one = pytest.mark.parametrize("name", DROP_INS)
 
 
 def read(name: str, task_id: str, body: Body, status: int = 200) -> Observation:
-    return get(name).read(Subject(task_id), Response(status, {}, orjson.dumps(body), datetime.now(UTC)))
+    kind = next(iter(get(name).kinds), None)
+    return get(name).read(Subject(task_id, kind), Response(status, {}, orjson.dumps(body), datetime.now(UTC)))
 
 
 def test_every_provider_has_one() -> None:
