@@ -65,10 +65,10 @@ function row(g) {
   const trouble = g.error?.message ?? (g.last_problem?.in_a_row ? g.last_problem.message : null);
   const open = make("button", { className: "open", type: "button", title: g.task_id }, g.task_id);
   const made = make("tr", {},
-    make("td", { title: trouble }, pill(g.state), trouble ? make("span", { className: "mild" }, " !") : null),
+    make("td", {}, pill(g.state)),
     make("td", {}, g.provider, g.model ? make("span", { className: "mild" }, ` ${g.model}`) : null),
     make("td", { className: "task" }, open),
-    make("td", {}, bar, bar && expected ? " " : null, expected),
+    make("td", { className: "told", title: trouble }, trouble, bar, bar && expected ? " " : null, trouble ? null : expected),
     make("td", {}, when(g.registered_at)),
     make("td", {}, FINAL.has(g.state) ? "" : when(g.next_poll_at)),
     make("td", {}, String(g.polls)),
@@ -209,7 +209,7 @@ async function show(id) {
     g.outputs.length ? make("ul", {}, ...g.outputs.map((o) => {
       const copy = g.artifacts.find((one) => one.kind === o.kind && one.index === o.index);
       return make("li", {}, `${o.kind} `, link(o.url), copy ? make("span", {}, " ", pill(copy.state), copy.error ? ` ${copy.error}` : null) : null);
-    })) : make("p", { className: "mild" }, "none yet"),
+    })) : make("p", { className: "mild" }, FINAL.has(g.state) ? "none" : "none yet"),
     make("h3", {}, "History"),
     make("ol", {}, ...steps.data.map((s) => make("li", {}, pill(s.to), " ", when(s.at), s.provider_status ? make("span", { className: "mild" }, ` “${s.provider_status}”`) : null))),
     make("h3", {}, "Webhooks"),
