@@ -40,7 +40,8 @@ def account(api: Api, provider: str, key: str = OWN_KEY, name: str = "own", proj
 
 def filled(provider: str, task_id: str) -> str:
     path = DROP_INS[provider].paths[0].replace("{task_id:path}", task_id).replace("{task_id}", task_id)
-    return path.replace("{kind}", "text2video") + (f"?id={task_id}" if provider == "yunwu" else "")
+    query = {"yunwu": f"?id={task_id}", "minimax": f"?task_id={task_id}"}
+    return path.replace("{kind}", "text2video") + query.get(provider, "")
 
 
 def test_the_providers_own_body_comes_back_to_the_byte(api: Api) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tracker.core.generation import Generation
 from tracker.services.forms import CredentialForm, GenerationChange
 
 from .conftest import Place, Relay
@@ -101,6 +102,50 @@ def test_a_wrong_family_is_named_and_mended_without_losing_the_task(place: Place
     place.services.generations.edit(place.project, g.id, GenerationChange(kind="lip-sync"))
     place.run(600, lambda: place.get(g).state == "completed")
     assert place.get(g).state == "completed"
+
+
+def _hailuo(place: Place, relay: Relay, **file: Any) -> Generation:
+    _account(place, "minimax")
+    done = {"task_id": TASK, "status": "Success", "file_id": "77", "video_width": 1366, "video_height": 768}
+    _says(relay, "/v1/query/video_generation", done)
+    _says(relay, "/v1/files/retrieve", {"file": {"file_id": 77, **file}, "base_resp": {"status_code": 0}})
+    return place.register(TASK, provider="minimax")
+
+
+def test_a_file_that_an_answer_only_names_is_asked_for_at_once(place: Place, relay: Relay) -> None:
+    g = _hailuo(place, relay, download_url=FILM)
+    before = relay.call("stats")["requests"]
+    place.poll()
+    (film,) = place.get(g).outputs
+    assert (place.get(g).state, film.url, film.width, film.height) == ("completed", FILM, 1366, 768)
+    assert relay.call("stats")["requests"] - before == 2
+    kept = place.services.generations.answer(place.project, g.id)
+    assert json.loads(kept or b"")["file_id"] == "77", "the answer about the task, not that about its file"
+
+
+def test_a_file_that_cannot_be_had_yet_is_a_problem_and_no_end(place: Place, relay: Relay) -> None:
+    g = _hailuo(place, relay)
+    place.poll()
+    problem = place.get(g).last_problem
+    assert problem is not None
+    assert (problem.code, place.get(g).state) == ("no_output", "registered")
+    _says(relay, "/v1/files/retrieve", {"error": "not yet"}, 404)
+    place.run(30)
+    assert place.get(g).state == "registered"
+    _says(relay, "/v1/files/retrieve", {"file": {"download_url": FILM}})
+    place.run(120, lambda: place.get(g).state == "completed")
+    assert place.get(g).state == "completed"
+
+
+def test_the_second_question_is_paid_for_even_by_a_purse_that_held_one(place: Place, relay: Relay) -> None:
+    g = _hailuo(place, relay, download_url=FILM)
+    mine = "'minimax' = ANY (providers)"
+    place.change(f"UPDATE credentials SET requests_per_second = 0.1, tokens = 1, refilled_at = now() WHERE {mine}")
+    place.poll()
+    assert place.get(g).state == "completed"
+    assert -1.1 < place.scalar(f"SELECT tokens FROM credentials WHERE {mine}") < -0.5, (
+        "the next ones wait until it is earned"
+    )
 
 
 def test_songs_are_asked_about_together(place: Place, relay: Relay) -> None:

@@ -27,7 +27,7 @@ KEYS = ("authorization", "mj-api-secret", "x-goog-api-key")
 
 def _route(provider: str, place: DropIn) -> Callable[[Request, Services], Response]:
     def dropin(request: Request, services: Use) -> Response:
-        task_id = request.path_params.get("task_id") or request.query_params.get("id", "")
+        task_id = request.path_params.get("task_id") or _in_query(request)
         key = _key(request)
         if "\0" in task_id:
             return _said(place.missing)
@@ -50,6 +50,10 @@ def _stored(services: Services, key: str, provider: str, task_id: str) -> Stored
     caller = services.keys.authenticate(key)
     caller.require("read")
     return services.dropin.of_project(caller.project_id, provider, task_id)
+
+
+def _in_query(request: Request) -> str:
+    return next((value for name in ("id", "task_id") if (value := request.query_params.get(name))), "")
 
 
 def _key(request: Request) -> str:

@@ -7,6 +7,7 @@ from tracker.providers import kling, luma_official, midjourney, newapi, runway
 from tracker.providers.ark import ARK
 from tracker.providers.base import Provider
 from tracker.providers.luma import Luma
+from tracker.providers.minimax import MINIMAX
 from tracker.providers.openai import OPENAI
 from tracker.providers.suno import Suno
 from tracker.providers.veo import VEO
@@ -23,6 +24,7 @@ _ALL: tuple[Provider, ...] = (
     newapi.NEWAPI,
     newapi.YUNWU,
     midjourney.MIDJOURNEY,
+    MINIMAX,
     VIDU,
     ARK,
     OPENAI,

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from typing_extensions import override
 
-from tracker.core.observation import Observation
+from tracker.core.observation import Observation, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,17 @@ class Provider(Protocol):
 
     def read_batch(self, subjects: Sequence[Subject], response: Response) -> Mapping[str, Observation] | None:
         """Observations by task id. An id that is left out must be asked singly; None means that this relay has no batch path."""
+
+
+@runtime_checkable
+class TwoSteps(Protocol):
+    """What a provider has besides, when the answer about a completed task does not hold the links but leads to them."""
+
+    def second_question(self, account: Account, seen: Seen) -> Question | None:
+        """What to ask for the files of this task; None when the answer leads nowhere."""
+
+    def read_second(self, seen: Seen, response: Response) -> Observation:
+        """The task with its files, or the problem that keeps them from us; never raises, whatever came."""
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DropIn:
-    """`paths` hold `{task_id}`, or the query does, as `id`; what else stands there is not looked at. Relays' own paths are at the root.
+    """`paths` hold `{task_id}`, or the query does, as `id` or `task_id`; what else is there is not looked at. Relays' paths are at the root.
 
     `waiting` is the answer about a task that is registered and was not answered yet; `missing` and `refused` come with their status.
     """
@@ -89,6 +89,16 @@ DROP_INS: dict[str, DropIn] = {
     ),
     "newapi": _relayed("/newapi/v1/video/generations/{task_id}", waiting=lambda task_id: _record(task_id, data=None)),
     "yunwu": _relayed("/yunwu/v1/video/query", waiting=lambda task_id: {"id": task_id, "status": "pending"}),
+    "minimax": DropIn(
+        ("/minimax/v1/query/video_generation", "/minimax/v2/query/video_generation/{task_id}"),
+        lambda task_id: {
+            "task_id": task_id,
+            "status": "Queueing",
+            "base_resp": {"status_code": 0, "status_msg": "success"},
+        },
+        (404, {"base_resp": {"status_code": 404, "status_msg": "task not found"}}),
+        (401, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}),
+    ),
     "vidu": DropIn(
         ("/vidu/ent/v2/tasks/{task_id}/creations",),
         lambda task_id: {"id": task_id, "state": "created", "err_code": "", "creations": []},

@@ -6,14 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from tracker.core.generation import State
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 from tracker.core.urls import host_of
 from tracker.errors import ConfigurationError
 from tracker.net.fetch import Answer, Ask, Fetchers
 from tracker.providers import REGISTRY
-from tracker.providers.base import Account, Response, Subject
+from tracker.providers.base import Account, Provider, Question, Response, Subject, TwoSteps
 from tracker.store.credentials import Credential
 from tracker.store.due import Asked
 from tracker.store.vault import Vault
@@ -36,12 +37,14 @@ Observed = tuple[Asked, Observation, bytes]
 class _Errand(NamedTuple):
     """What one request is about: one generation, or many.
 
-    `suspect` holds what a whole batch was answered with; its first member is then asked singly.
+    `suspect` holds what a whole batch was answered with; its first member is then asked singly. `first` is the answer that leads to a
+    second question.
     """
 
     members: list[Asked]
     many: bool = False
     suspect: Mapping[str, Observation] | None = None
+    first: tuple[Seen, Question, bytes] | None = None
 
 
 @dataclass
@@ -152,7 +155,9 @@ class Asking:
         if isinstance(account, Problem):
             raise TypeError("a credential that cannot be opened is answered for before anything is asked")
         provider = REGISTRY[first.provider]
-        if errand.many:
+        if errand.first is not None:
+            question = errand.first[1]
+        elif errand.many:
             question = provider.batch_question(account, [Subject(a.task_id, a.kind) for a in errand.members])
         else:
             question = provider.question(account, Subject(first.task_id, first.kind))
@@ -169,13 +174,33 @@ class Asking:
         if errand.many:
             seen = provider.read_batch([Subject(a.task_id, a.kind) for a in errand.members], response)
             return self._spread(errand.members, seen, round_)
+        if errand.first is not None:
+            return [(first, cast(TwoSteps, provider).read_second(errand.first[0], response), errand.first[2])], []
         observed = (first, provider.read(Subject(first.task_id, first.kind), response), answer.body)
+        second = self._second(provider, observed, round_)
+        if second is not None:
+            return [], [second]
         if errand.suspect is None:
             return [observed], []
         if isinstance(observed[1], Seen):
             round_.without_batch.setdefault(first.credential_id, BATCH_PATH_FAILED)
             return [observed], []
         return [observed, *_told(others, errand.suspect)], _singly(others, errand.suspect)
+
+    @staticmethod
+    def _second(provider: Provider, observed: Observed, round_: Round) -> _Errand | None:
+        """The question that the answer about a completed task leads to, where it does not hold the links itself."""
+        a, seen, body = observed
+        if (
+            not isinstance(seen, Seen)
+            or seen.state is not State.COMPLETED
+            or seen.outputs
+            or not isinstance(provider, TwoSteps)
+        ):
+            return None
+        account = round_.opened[a.credential_id, a.provider]
+        question = None if isinstance(account, Problem) else provider.second_question(account, seen)
+        return None if question is None else _Errand([a], first=(seen, question, body))
 
     @staticmethod
     def _spread(

@@ -15,7 +15,7 @@ from tracker.couriers.download import DownloadError
 from tracker.errors import ConfigurationError
 from tracker.net.fetch import Answer, Ask, Fetchers
 from tracker.providers import REGISTRY
-from tracker.providers.base import Account, BetterLinks, KeyedFiles, Question, Response, Subject
+from tracker.providers.base import Account, BetterLinks, KeyedFiles, Question, Response, Subject, TwoSteps
 from tracker.store import artifacts, credentials, db, generations
 from tracker.store.artifacts import Wanted
 from tracker.store.db import Database
@@ -99,6 +99,9 @@ class Links:
         provider, subject = REGISTRY[wanted.provider], Subject(wanted.task_id, wanted.task_kind)
         answer = self._ask(account, provider.question(account, subject))
         seen = provider.read(subject, _response(answer, at))
+        if isinstance(seen, Seen) and not seen.outputs and isinstance(provider, TwoSteps):
+            second = provider.second_question(account, seen)
+            seen = seen if second is None else provider.read_second(seen, _response(self._ask(account, second), at))
         found = {(o.kind, o.index): o.url for o in seen.outputs} if isinstance(seen, Seen) else {}
         better = self._better(wanted, account, answer.body, at) if found else None
         return found | ({(wanted.kind, wanted.index): better} if better else {})
