@@ -14,7 +14,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DropIn:
-    """`paths` hold `{task_id}`, or the query does, as `id` or `task_id`; what else is there is not looked at. Relays' paths are at the root.
+    """`paths` hold `{task_id}`, or the query does, as `id` or `task_id`; the rest is not looked at. Relays' paths are at the root.
 
     `waiting` is the answer about a task that is registered and was not answered yet; `missing` and `refused` come with their status.
     """
