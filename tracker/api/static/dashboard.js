@@ -20,6 +20,7 @@ async function call(path, options = {}) {
   return answer;
 }
 
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const json = async (path, options) => (await call(path, options)).json();
 const post = (path) => json(path, { method: "POST" });
 
@@ -132,12 +133,15 @@ async function watch() {
         const lines = (rest + part.value).split("\n");
         rest = lines.pop();
         const ids = lines.filter((line) => line.startsWith("id: "));
-        if (ids.length) { last = ids.at(-1).slice(4); await attempt(freshen); }
+        if (!ids.length) continue;
+        last = ids.at(-1).slice(4);
+        await attempt(freshen);
+        await pause(500); // where many things happen, what comes meanwhile is looked at together
       }
     } catch (wrong) {
       if (wrong instanceof Refused) return leave(wrong.message);
     }
-    await new Promise((done) => setTimeout(done, 2000));
+    await pause(2000);
   }
 }
 
