@@ -230,6 +230,25 @@ def test_redirects_are_followed_and_take_no_credentials_to_strangers(session, tm
     assert b"x-goog" not in store.requests[0].lower()
 
 
+def test_a_download_goes_on_behind_a_redirect_to_another_origin(session, tmp_path):
+    into, half = tmp_path / ".a.part", len(FILM) // 2
+    files = Files(cut=half)
+
+    def onward(wire, _: bytes) -> None:
+        there = f"http://127.0.0.1:{store.port}/film".encode()
+        wire.sendall(b"HTTP/1.1 302 Found\r\nLocation: " + there + b"\r\nContent-Length: 0\r\n\r\n")
+
+    headers = {"Authorization": "Bearer sk-1"}
+    with hostile.serving(files) as store, hostile.serving(onward) as server:
+        with pytest.raises(DownloadError) as broken:
+            download(session, server.url, into, headers=headers)
+        files.cut = None
+        assert broken.value.partial is not None
+        assert download(session, server.url, into, resume=broken.value.partial, headers=headers).sha256 == SHA
+    assert files.served == len(FILM), "each byte once"
+    assert b"sk-1" not in b"".join(store.requests)
+
+
 @pytest.mark.parametrize(
     ("location", "code"),
     [

@@ -135,8 +135,8 @@ def test_no_address_is_made_up_for_what_is_not_openais_own() -> None:
     assert isinstance(seen, Seen)
     assert [output.url for output in seen.outputs] == ["https://x.example/a.mp4"]
     for body in (
-        {"id": "t", "status": "completed"},
-        {"id": "t", "object": "video", "status": "completed", "error": {"code": "x"}},
+        {"id": "t", "object": "file", "status": "completed"},
+        {"id": "t", "status": "completed", "error": {"code": "x"}},
     ):
         seen = read("openai", body)
         assert isinstance(seen, Seen)
@@ -149,3 +149,39 @@ def test_a_linked_song_is_audio() -> None:
     )
     assert isinstance(seen, Seen)
     assert [output.kind for output in seen.outputs] == ["audio"]
+
+
+@pytest.mark.parametrize("number", [[1], {}, "1", None, True, 1.5])
+def test_hailuos_number_may_be_anything(number: object) -> None:
+    seen = read("minimax", {"task_id": "t", "status": "Processing", "base_resp": {"status_code": number}})
+    assert isinstance(seen, Seen)
+    assert seen.state is State.PROCESSING
+
+
+def test_an_end_that_only_the_record_knows_is_kept_with_it() -> None:
+    ended = {"task_id": "t", "status": "FAILURE", "fail_reason": "timeout", "data": {"id": "t", "state": "processing"}}
+    assert batch_raw("luma", {"data": [ended]}) == ended
+    empty = {"task_id": "t", "status": "SUCCESS", "result_url": "https://a.example/t.mp4", "data": {}}
+    assert batch_raw("luma", {"data": [empty]}) == empty
+
+
+def test_no_two_outputs_share_a_place() -> None:
+    record = {"task_id": "t", "status": "SUCCESS", "result_url": "https://a.example/a.jpg"}
+    for inside in ({"assets": {"image": "https://a.example/b.jpg"}}, {"id": "t"}):
+        seen = read("luma", {"code": "success", "data": {**record, "data": {"state": "completed", **inside}}})
+        assert isinstance(seen, Seen)
+        assert [(output.kind, output.index) for output in seen.outputs] == [("image", 0)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "success", "data": {"id": "t", "object": "video", "status": "completed"}},
+        {"id": "t", "object": "video", "status": "completed", "error": {"code": "", "message": ""}},
+        {"id": "t", "status": "completed", "progress": 100},
+    ],
+)
+def test_a_completed_video_has_its_file_wherever_the_answer_stands(body: object) -> None:
+    seen = read("openai", body)
+    assert isinstance(seen, Seen)
+    assert [output.url for output in seen.outputs] == ["https://host.example/t/content"]

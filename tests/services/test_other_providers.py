@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tracker.core.generation import Generation
+from tracker.services.credentials import PROBE_TASK
 from tracker.services.forms import CredentialForm, GenerationChange
 
 from .conftest import Place, Relay
@@ -146,6 +147,26 @@ def test_the_second_question_is_paid_for_even_by_a_purse_that_held_one(place: Pl
     assert -1.1 < place.scalar(f"SELECT tokens FROM credentials WHERE {mine}") < -0.5, (
         "the next ones wait until it is earned"
     )
+
+
+NOT_THERE = {"code": "task_not_exist", "message": "task_not_exist", "data": None}
+
+
+@pytest.mark.parametrize(
+    ("provider", "told"),
+    [
+        ("kling", (f"/kling/v1/videos/text2video/{PROBE_TASK}", NOT_THERE, 400)),
+        (
+            "minimax",
+            ("/v1/query/video_generation", {"task_id": "", "status": "", "base_resp": {"status_code": 2013}}, 200),
+        ),
+        ("suno", (f"/suno/fetch/{PROBE_TASK}", NOT_THERE, 400)),
+    ],
+)
+def test_a_good_key_is_found_good(place: Place, relay: Relay, provider: str, told: tuple[str, Any, int]) -> None:
+    _account(place, provider)
+    _says(relay, *told)
+    assert place.services.credentials.test(place.project, "default")["ok"]
 
 
 def test_songs_are_asked_about_together(place: Place, relay: Relay) -> None:

@@ -35,7 +35,7 @@ def _route(provider: str, place: DropIn) -> Callable[[Request, Services], Respon
             stored = _stored(services, key, provider, task_id)
         except (UnauthorizedError, ForbiddenError):
             return _said(place.refused)
-        if stored.body is None and (stored.state is None or stored.state in FINAL):
+        if not stored.body and (stored.state is None or stored.state in FINAL):
             return _said(
                 place.missing
             )  # also what ended before the provider said anything of it: nobody shall wait for it

@@ -111,11 +111,12 @@ class _Trip:
     def open(self, begun: Partial | None) -> Reply:
         """The first answer that is no redirect. Raises NetError; DownloadError for redirects that lead nowhere."""
         url, headers = self._url, dict(self._headers)
-        if begun:
-            headers |= {"Range": f"bytes={begun.size}-", "If-Range": begun.etag}
+        going_on = {"Range": f"bytes={begun.size}-", "If-Range": begun.etag} if begun else {}
         for _ in range(MOST_HOPS + 1):
             left = self.until - time.monotonic()
-            reply = self._session.open("GET", url, headers=headers, deadline=left, silence=self.limits.silence)
+            reply = self._session.open(
+                "GET", url, headers=headers | going_on, deadline=left, silence=self.limits.silence
+            )
             onward = reply.headers.get("location") if reply.status in _REDIRECTS else None
             if onward is None:
                 return reply

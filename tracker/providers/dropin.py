@@ -90,7 +90,7 @@ DROP_INS: dict[str, DropIn] = {
     "newapi": _relayed("/newapi/v1/video/generations/{task_id}", waiting=lambda task_id: _record(task_id, data=None)),
     "yunwu": _relayed("/yunwu/v1/video/query", waiting=lambda task_id: {"id": task_id, "status": "pending"}),
     "minimax": DropIn(
-        ("/minimax/v1/query/video_generation", "/minimax/v2/query/video_generation/{task_id}"),
+        ("/minimax/v1/query/video_generation",),  # the second form waits in another shape, and is not served
         lambda task_id: {
             "task_id": task_id,
             "status": "Queueing",

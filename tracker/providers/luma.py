@@ -13,7 +13,7 @@ import orjson
 
 from tracker.core.generation import Output
 from tracker.core.observation import Observation, Problem
-from tracker.providers import fields, questions, reading, relayed
+from tracker.providers import fields, questions, reading, relayed, words
 from tracker.providers.base import Account, Question, Response, Subject
 from tracker.providers.relayed import Node
 
@@ -83,6 +83,8 @@ def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
     Pictures of a result that is not there are none: a completed generation shows its video, or nothing.
     """
     made = {kind: output for kind in _KINDS if (output := _output(kind, found)) is not None}
+    if _RESULTS.isdisjoint(made) and (linked := relayed.result_link(found)) is not None:
+        made = {linked.kind: linked, **made}
     video, raw = made.get("video"), made.get("video_raw")
     if video is not None and video.duration is None and raw is not None and raw.url == video.url:
         made["video"] = replace(video, duration=raw.duration)
@@ -97,11 +99,16 @@ def _output(kind: str, found: Sequence[Node]) -> Output | None:
             made = None if one is None else fields.output(kind, one, prefer="download_url")
             if made is not None:
                 return made
-    return relayed.result_link(found) if kind == "video" else None
+    return None
 
 
 def _alone(item: Any) -> Any:
-    return relayed.layers(item)[0] if isinstance(item, dict) else item
+    """The generation's own layer, where it says what the record around it says: a record alone may know the end."""
+    found = relayed.layers(item) if isinstance(item, dict) else []
+    if len(found) < 2:  # noqa: PLR2004 - bare
+        return item
+    said = [words.known_state(word) for word in (found[0].get("state"), item.get("status")) if isinstance(word, str)]
+    return found[0] if len(said) == 2 and said[0] is said[1] else item  # noqa: PLR2004 - both of them
 
 
 FORM = relayed.Form(_outputs, alone=_alone)

@@ -76,13 +76,18 @@ class MiniMax(Plain):
 def _refusal(response: Response) -> Problem | None:
     """What an answer with HTTP 200 says against the account."""
     body = reading.answer(response)
-    said = fields.mapping(fields.mapping(body).get("base_resp")) if not isinstance(body, Problem) else {}
-    code = _CODES.get(said.get("status_code", 0)) if isinstance(said.get("status_code"), int) else None
+    number, message = _said({} if isinstance(body, Problem) else body)
+    code = _CODES.get(number)
     if code is None:
         return None
-    return Problem(
-        code, f"the provider answers {said['status_code']}: {fields.clean(str(said.get('status_msg', '')), 200)}"
-    )
+    return Problem(code, f"the provider answers {number}: {fields.clean(fields.text(message) or '', 200)}")
+
+
+def _said(body: Any) -> tuple[int, object]:
+    """`base_resp`: the number, 0 where there is none, and the words."""
+    said = fields.mapping(fields.mapping(body).get("base_resp"))
+    number = said.get("status_code")
+    return number if isinstance(number, int) else 0, said.get("status_msg")
 
 
 class _Form(Form):
@@ -92,17 +97,11 @@ class _Form(Form):
         task = outer.get("task")
         if isinstance(task, dict):  # the second form
             return super().read_body(task_id, task)
-        said = fields.mapping(outer.get("base_resp"))
-        if said.get("status_code") in _SENSITIVE:
-            refused = {
-                "task_id": task_id,
-                "status": "Fail",
-                "fail_reason": said.get("status_msg"),
-                "failure_code": "content_filter",
-            }
+        number, message = _said(outer)
+        if number in _SENSITIVE:
+            refused = {"task_id": task_id, "status": "Fail", "fail_reason": message, "failure_code": "content_filter"}
             return super().read_body(task_id, refused)
-        reason = said.get("status_msg") if said.get("status_code") else None
-        return super().read_body(task_id, {**outer, "fail_reason": reason} if outer else body)
+        return super().read_body(task_id, {**outer, "fail_reason": message if number else None} if outer else body)
 
 
 def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:

@@ -16,11 +16,11 @@ from tracker.core.observation import Observation, Seen
 from tracker.providers import fields, questions
 from tracker.providers.base import Account, Response, Subject
 from tracker.providers.plain import Plain
-from tracker.providers.relayed import Form, Node, result_link
+from tracker.providers.relayed import Form, Node, layers, result_link
 
 
 class OpenAI(Plain):
-    """Where the answer is the provider's own, the file is asked for below the address that was asked, with the key."""
+    """Where the answer has no link, the file is asked for below the address that was asked, with the key."""
 
     @override
     def read(self, subject: Subject, response: Response) -> Observation:
@@ -37,8 +37,9 @@ class OpenAI(Plain):
 
 
 def _own(body: object) -> bool:
-    video = fields.mapping(body)
-    return video.get("object") == "video" and not video.get("error")
+    video = layers(body)[0] if isinstance(body, dict) else {}
+    error = fields.mapping(video.get("error"))
+    return video.get("object", "video") == "video" and not (error.get("code") or error.get("message"))
 
 
 def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:

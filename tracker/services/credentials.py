@@ -183,7 +183,7 @@ class Credentials:
         provider = providers.REGISTRY[provider_name or credential.providers[0]]
         key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
         account = Account(credential.base_url or provider.default_base_url, key, at.timestamp())
-        subject = Subject(PROBE_TASK)
+        subject = Subject(PROBE_TASK, next(iter(provider.kinds), None))
         question = provider.question(account, subject)
         ask = Ask(
             key=None, method=question.method, url=question.url, headers=question.headers, body=question.body,
@@ -194,7 +194,7 @@ class Credentials:
             subject,
             Response(answer.status, answer.headers, answer.body, at, answer.failure, answer.detail, answer.ask.url),
         )
-        known = not isinstance(seen, Problem) or seen.code is ProblemCode.NOT_FOUND
+        known = not isinstance(seen, Problem) or seen.code in _KNEW_US
         message = (
             "the provider accepts the key" if known or not isinstance(seen, Problem) else f"{seen.code}: {seen.message}"
         )
@@ -271,6 +271,10 @@ class Credentials:
         if not found:
             raise NotFoundError("credential", name if provider is None else f"{name} of {provider}")
         return found
+
+
+_KNEW_US = frozenset({ProblemCode.NOT_FOUND, ProblemCode.UNKNOWN_STATUS, ProblemCode.NO_OUTPUT})
+"""Whatever it says of the task: the key is good."""
 
 
 def _batching(served: Sequence[str]) -> dict[str, Any]:

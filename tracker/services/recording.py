@@ -89,7 +89,8 @@ class Recording:
             )
             generations.rewrite(tx, [s.generation for s in taken], now)
             made = outbox.publish(tx, [(s.event, s.generation) for s in taken if s.event], now)
-            generations.keep_answers(tx, [(j.asked.id, _answer(j)) for j in held if _shows_change(j)], now)
+            answers = [(j.asked.id, _answer(j)) for j in held if _shows_change(j)]
+            generations.keep_answers(tx, [(key, body) for key, body in answers if body], now)
             self._write_schedule(tx, held, now)
         self._learn(held)
         return taken, made, wished

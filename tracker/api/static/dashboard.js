@@ -2,6 +2,7 @@
 const STATES = ["registered", "queued", "processing", "completed", "failed", "cancelled", "timed_out"];
 const FINAL = new Set(["completed", "failed", "cancelled"]);
 const PAGE = 50;
+const MOST = 200; // in one page, by the API
 const LOOK_AGAIN = 10_000; // ms: progress and the next look move without an event
 const at = (id) => document.getElementById(id);
 let key = sessionStorage.getItem("key") ?? "";
@@ -9,7 +10,9 @@ let shown = new Map(); // generations in the table, newest first
 let next = null; // cursor of the page behind them
 let opened = null; // id of the generation in the dialog
 let stream = null;
-let visit = 0; // grows with each filter: answers to an older one are dropped
+let visit = 0; // grows with each look: answers to an older one are dropped
+let filter = ""; // what is shown, which is not what is being typed
+let loading = false;
 
 class Refused extends Error {}
 
@@ -64,59 +67,85 @@ function row(g) {
   const bar = g.state === "processing" && g.progress !== null ? make("progress", { value: g.progress, title: `${Math.round(g.progress * 100)} %` }) : null;
   const expected = !FINAL.has(g.state) && g.expected_at ? make("span", { className: "mild" }, "expected ", when(g.expected_at)) : null;
   const trouble = g.error?.message ?? (g.last_problem?.in_a_row ? g.last_problem.message : null);
-  const open = make("button", { className: "open", type: "button", title: g.task_id }, g.task_id);
+  const name = make("button", { className: "open", type: "button", title: g.task_id }, g.task_id);
   const made = make("tr", {},
     make("td", {}, pill(g.state)),
     make("td", {}, g.provider, g.model ? make("span", { className: "mild" }, ` ${g.model}`) : null),
-    make("td", { className: "task" }, open),
+    make("td", { className: "task" }, name),
     make("td", { className: "told", title: trouble }, trouble, bar, bar && expected ? " " : null, trouble ? null : expected),
     make("td", {}, when(g.registered_at)),
     make("td", {}, FINAL.has(g.state) ? "" : when(g.next_poll_at)),
     make("td", {}, String(g.polls)),
     make("td", {}, g.tags.join(", ")));
-  open.addEventListener("click", () => show(g.id));
+  name.addEventListener("click", () => attempt(() => open(g.id)));
   return made;
 }
 
 function draw() {
-  const focused = document.activeElement?.title;
-  at("rows").replaceChildren(...[...shown.values()].map(row));
-  if (focused) at("rows").querySelector(`button[title="${CSS.escape(focused)}"]`)?.focus();
+  const before = new Map([...at("rows").children].map((tr) => [tr.dataset.id, tr]));
+  const rows = [...shown.values()].map((g) => {
+    const told = JSON.stringify(g), kept = before.get(g.id);
+    if (kept?.told === told) { tick(kept); return kept; }
+    const made = Object.assign(row(g), { told });
+    made.dataset.id = g.id;
+    return made;
+  });
+  const focused = document.activeElement?.closest("tr")?.dataset.id;
+  if (rows.length !== before.size || rows.some((tr, n) => at("rows").children[n] !== tr)) at("rows").replaceChildren(...rows);
+  if (focused && document.activeElement === document.body) rows.find((tr) => tr.dataset.id === focused)?.querySelector("button").focus();
   at("empty").hidden = shown.size > 0;
   at("more").hidden = next === null;
-  const known = new Set([...shown.values()].map((g) => g.provider));
-  at("providers").replaceChildren(...[...known].sort().map((name) => make("option", { value: name })));
+  at("providers").replaceChildren(...[...new Set([...shown.values()].map((g) => g.provider))].sort().map((name) => make("option", { value: name })));
+}
+
+function tick(inside) {
+  for (const time of inside.querySelectorAll("time")) time.textContent = when(time.dateTime).textContent;
 }
 
 function wished() {
-  const form = new FormData(at("filters"));
-  const query = new URLSearchParams({ limit: PAGE });
-  for (const [name, value] of form) if (value) query.append(name, value);
-  return query;
+  const query = new URLSearchParams();
+  for (const [name, value] of new FormData(at("filters"))) if (value) query.append(name, value);
+  return query.toString();
 }
 
-async function list(cursor = null) {
-  const mine = cursor ? visit : ++visit;
-  const query = wished();
-  if (cursor) query.set("cursor", cursor);
-  const page = await json(`/v1/generations?${query}`);
+async function pages(count) {
+  // As many as are wanted, from the newest on, in as few calls as the API allows.
+  const found = [];
+  let cursor = null;
+  do {
+    const query = new URLSearchParams(filter);
+    query.set("limit", Math.min(MOST, count - found.length));
+    if (cursor) query.set("cursor", cursor);
+    const page = await json(`/v1/generations?${query}`);
+    found.push(...page.data);
+    cursor = page.next_cursor;
+  } while (cursor && found.length < count);
+  return { found, cursor };
+}
+
+async function load(count) {
+  const mine = ++visit; // the latest wins, whatever it was for
+  const { found, cursor } = await pages(count);
   if (mine !== visit) return;
-  if (!cursor) shown = new Map();
-  for (const g of page.data) shown.set(g.id, g);
-  next = page.next_cursor;
+  shown = new Map(found.map((g) => [g.id, g]));
+  next = cursor;
   draw();
+}
+
+async function list() {
+  filter = wished();
+  await load(PAGE);
 }
 
 async function freshen() {
-  // The first page again: those behind it change by events alone.
-  const mine = visit;
-  const page = await json(`/v1/generations?${wished()}`);
-  if (mine !== visit) return;
-  const behind = [...shown].filter(([id]) => shown.size > PAGE && !page.data.some((g) => g.id === id));
-  shown = new Map([...page.data.map((g) => [g.id, g]), ...behind]);
-  if (shown.size <= PAGE) next = page.next_cursor;
-  draw();
+  if (loading) return; // older ones are on their way, and this would leave them out
+  await load(Math.max(PAGE, shown.size));
   if (opened) await show(opened);
+}
+
+async function older() {
+  loading = true;
+  try { await load(shown.size + PAGE); } finally { loading = false; }
 }
 
 async function watch() {
@@ -151,7 +180,8 @@ async function health() {
     const now = await (await fetch("/readyz")).json();
     well = now.healthy === true;
     const late = now.lag >= 1 ? `looks are ${now.lag.toFixed(0)} s late` : null;
-    const stopped = now.stopped?.length ? `${now.stopped.join(" and ")} stopped by an operator` : null;
+    const names = Object.keys(now.stopped ?? {});
+    const stopped = names.length ? `${names.join(" and ")} stopped by an operator` : null;
     text = [well ? "all well" : now.detail ?? "something is not well: tracker doctor tells", late, stopped].filter(Boolean).join(" · ");
   } catch { /* said already */ }
   at("health").className = well ? "" : "wrong";
@@ -160,6 +190,9 @@ async function health() {
 
 async function paused() {
   const held = (await json("/v1/credentials")).data.filter((c) => c.state === "paused");
+  const told = JSON.stringify(held);
+  if (at("paused").dataset.told === told) return;
+  at("paused").dataset.told = told;
   at("paused").replaceChildren(...held.map((c) => {
     const go = make("button", { type: "button" }, "Resume");
     go.addEventListener("click", () => attempt(async () => {
@@ -184,13 +217,19 @@ async function player(g, copy) {
   return make(tag, { src: own, controls: tag === "img" ? null : true, alt: copy.kind, preload: "metadata" });
 }
 
+async function open(id) {
+  opened = id;
+  delete at("facts").dataset.version;
+  await show(id);
+  if (opened === id && !at("detail").open) at("detail").showModal();
+}
+
 async function show(id) {
   const [g, steps, sent] = await Promise.all([
     json(`/v1/generations/${id}`), json(`/v1/generations/${id}/transitions`), json(`/v1/generations/${id}/deliveries`)]);
-  const again = opened === id && at("detail").open;
-  opened = id;
+  if (opened !== id) return undefined;
   const version = `${g.version}/${g.polls}/${sent.data.map((d) => d.state).join()}`;
-  if (again && at("facts").dataset.version === version) return; // a film that plays goes on
+  if (at("facts").dataset.version === version) return tick(at("facts")); // a film that plays goes on
   at("facts").dataset.version = version;
   at("title").textContent = g.task_id;
   const doing = (name, path) => {
@@ -200,6 +239,7 @@ async function show(id) {
   };
   const stored = g.artifacts.filter((copy) => copy.state === "stored" && !["thumbnail", "last_frame", "video_raw"].includes(copy.kind));
   const players = await Promise.all(stored.map((copy) => player(g, copy).catch(() => null)));
+  if (opened !== id) return undefined;
   at("facts").replaceChildren(
     facts([
       ["state", pill(g.state)], ["provider", [g.provider, g.kind, g.model].filter(Boolean).join(" · ")], ["account", g.credential],
@@ -221,13 +261,14 @@ async function show(id) {
       : make("p", { className: "mild" }, "nobody wanted any"),
     ...(Object.keys(g.metadata).length ? [make("h3", {}, "Metadata"), make("pre", {}, JSON.stringify(g.metadata, null, 2))] : []),
     make("div", { className: "doings" }, ...(FINAL.has(g.state) ? [] : [doing("Ask now", "poll"), doing("Stop tracking", "cancel")])));
-  if (!at("detail").open) at("detail").showModal();
+  return undefined;
 }
 
 function leave(why = "") {
   sessionStorage.removeItem("key");
   key = "";
   stream?.abort();
+  opened = null;
   at("detail").close();
   at("room").hidden = at("leave").hidden = true;
   at("door").hidden = false;
@@ -236,23 +277,34 @@ function leave(why = "") {
 }
 
 async function enter() {
-  await attempt(async () => {
+  try {
     await list();
-    sessionStorage.setItem("key", key);
-    at("door").hidden = true;
-    at("room").hidden = at("leave").hidden = false;
-    watch();
-    await paused();
-  });
+  } catch (wrong) {
+    if (wrong instanceof Refused) return leave(wrong.message);
+    at("door").hidden = false; // the key may be good: it stays, and the next look tries it again
+    at("refused").textContent = wrong.message;
+    return undefined;
+  }
+  sessionStorage.setItem("key", key);
+  at("door").hidden = true;
+  at("refused").textContent = "";
+  at("room").hidden = at("leave").hidden = false;
+  watch();
+  return attempt(paused);
 }
 
 for (const state of STATES) at("states").append(make("label", {}, make("input", { type: "checkbox", name: "state", value: state }), ` ${state.replace("_", " ")}`));
 at("door").addEventListener("submit", (event) => { event.preventDefault(); key = at("key").value.trim(); at("key").value = ""; enter(); });
 at("filters").addEventListener("submit", (event) => { event.preventDefault(); attempt(list); });
 at("states").addEventListener("change", () => attempt(list));
-at("more").addEventListener("click", () => attempt(() => list(next)));
+at("more").addEventListener("click", () => attempt(older));
 at("leave").addEventListener("click", () => leave());
 at("detail").addEventListener("close", () => { opened = null; at("facts").replaceChildren(); });
-setInterval(() => { health(); if (!at("room").hidden && !document.hidden) attempt(async () => { await freshen(); await paused(); }); }, LOOK_AGAIN);
+setInterval(() => {
+  health();
+  if (document.hidden) return;
+  if (!at("room").hidden) attempt(async () => { await freshen(); await paused(); });
+  else if (key) enter();
+}, LOOK_AGAIN);
 health();
 if (key) enter(); else leave();
