@@ -12,8 +12,9 @@ from uuid import UUID
 
 from tracker.store.db import Transaction, text
 
-BURST = 0.4
-"""Seconds of a credential's rate that may be saved up, besides one request: in any 10 s at most 4 % more than the rate is asked."""
+BURST = 0.3
+"""Seconds of a credential's rate that may be saved up, besides one request: in any 10 s at most 3 % more than the rate is paid for, and what
+answers and sockets delay may come together at the provider."""
 UNREAD_LEASE = timedelta(seconds=15)
 """A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 FLIGHT_LEASE = timedelta(seconds=75)
