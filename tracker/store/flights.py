@@ -13,8 +13,8 @@ from uuid import UUID
 from tracker.store.db import Transaction, text
 
 BURST = 0.3
-"""Seconds of a credential's rate that may be saved up, besides one request: in any 10 s at most 3 % more than the rate is paid for, and what
-answers and sockets delay may come together at the provider."""
+"""Seconds of a credential's rate that may be saved up, besides one request: in any 10 s at most 3 % more than the rate is paid for. What is
+paid for at two moments may come together at the provider, so a bound of 5 % needs room."""
 UNREAD_LEASE = timedelta(seconds=15)
 """A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 FLIGHT_LEASE = timedelta(seconds=75)
