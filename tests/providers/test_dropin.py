@@ -35,19 +35,12 @@ def test_a_task_that_waits_is_read_as_waiting(name: str) -> None:
 
 
 @every_one
-def test_a_missing_task_is_read_as_missing(name: str) -> None:
-    status, body = DROP_INS[name].missing
+@pytest.mark.parametrize(("told", "code"), [("missing", ProblemCode.NOT_FOUND), ("refused", ProblemCode.UNAUTHORIZED)])
+def test_a_missing_task_and_a_wrong_key_are_read_as_such(name: str, told: str, code: ProblemCode) -> None:
+    status, body = getattr(DROP_INS[name], told)
     seen = read(name, "task-1", body, status)
     assert isinstance(seen, Problem)
-    assert seen.code is ProblemCode.NOT_FOUND
-
-
-@every_one
-def test_a_wrong_key_is_read_as_one(name: str) -> None:
-    status, body = DROP_INS[name].refused
-    seen = read(name, "task-1", body, status)
-    assert isinstance(seen, Problem)
-    assert seen.code is ProblemCode.UNAUTHORIZED
+    assert seen.code is code
 
 
 @every_one

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import orjson
 from typing_extensions import override
@@ -21,7 +21,7 @@ from tracker.core.observation import Observation, Problem, ProblemCode
 from tracker.providers import fields, questions
 from tracker.providers.base import Account, Response, Subject
 from tracker.providers.plain import Plain
-from tracker.providers.relayed import Form, Node, result_link
+from tracker.providers.relayed import Form, Node, innermost
 
 PATHS = {
     "text2video": "/v1/videos/text2video",
@@ -92,15 +92,6 @@ def _base64(content: bytes) -> bytes:
     return base64.urlsafe_b64encode(content).rstrip(b"=")
 
 
-def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
-    for node in found:
-        made = fields.numbered(_files(node))
-        if made:
-            return made
-    linked = result_link(found)
-    return () if linked is None else (linked,)
-
-
 def _files(node: Node) -> Iterator[Output | None]:
     """From the provider's first form (`task_result`), its second (`outputs`), or the one `url` of a relay's answer."""
     result = fields.mapping(node.get("task_result"))
@@ -114,7 +105,7 @@ def _files(node: Node) -> Iterator[Output | None]:
 
 
 FORM = Form(
-    _outputs,
+    partial(innermost, _files),
     statuses=("task_status", "status"),
     reasons=("task_status_msg", "fail_reason", "message"),
     codes=(),

@@ -83,8 +83,8 @@ def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
     Pictures of a result that is not there are none: a completed generation shows its video, or nothing.
     """
     made = {kind: output for kind in _KINDS if (output := _output(kind, found)) is not None}
-    if _RESULTS.isdisjoint(made) and (linked := relayed.result_link(found)) is not None:
-        made = {linked.kind: linked, **made}
+    if _RESULTS.isdisjoint(made):
+        made = {linked.kind: linked for linked in relayed.linked(found)} | made
     video, raw = made.get("video"), made.get("video_raw")
     if video is not None and video.duration is None and raw is not None and raw.url == video.url:
         made["video"] = replace(video, duration=raw.duration)

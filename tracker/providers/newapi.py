@@ -15,14 +15,12 @@ from tracker.core.generation import Output
 from tracker.core.observation import Observation
 from tracker.providers import fields
 from tracker.providers.plain import Plain
-from tracker.providers.relayed import Form, Node, result_link
+from tracker.providers.relayed import Form, Node
 
 
 def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
     # From the outside in: the record's link is the relay's own, and what the provider said may be of any shape.
-    made = next((one for node in reversed(found) for one in _links(node) if one is not None), None) or result_link(
-        found
-    )
+    made = next((one for node in reversed(found) for one in _links(node) if one is not None), None)
     return () if made is None else (made,)
 
 

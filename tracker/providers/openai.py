@@ -16,7 +16,7 @@ from tracker.core.observation import Observation, Seen
 from tracker.providers import fields, questions
 from tracker.providers.base import Account, Response, Subject
 from tracker.providers.plain import Plain
-from tracker.providers.relayed import Form, Node, layers, result_link
+from tracker.providers.relayed import Form, Node, layers
 
 
 class OpenAI(Plain):
@@ -48,8 +48,7 @@ def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
             film = fields.output("video", place.get("url")) or fields.output("video", place.get("video_url"))
             if film is not None:
                 return (film,)
-    linked = result_link(found)
-    return () if linked is None else (linked,)
+    return ()
 
 
 FORM = Form(_outputs, statuses=("status",), reasons=("fail_reason",), codes=())

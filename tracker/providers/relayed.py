@@ -68,7 +68,7 @@ class Form:
             state=state,
             progress=fields.progress(_first(found, "progress"), whole=self.whole),
             # What is shown before the end is a preview at best, and most answers are about pending ones.
-            outputs=self.outputs(found) if state is State.COMPLETED else (),
+            outputs=(self.outputs(found) or linked(found)) if state is State.COMPLETED else (),
             error=words.failure(state, word, self._reason(found), self._code(found)) if state in _BAD_ENDS else None,
             raw=body,
             started_at=provider_time(_first(found, self.started)),
@@ -147,12 +147,17 @@ def values(found: Sequence[Node], name: str) -> Iterator[object]:
     return (value for node in found if (value := node.get(name)) is not None)
 
 
-def result_link(found: Sequence[Node]) -> Output | None:
+def innermost(files: Callable[[Node], Iterable[Output | None]], found: Sequence[Node]) -> tuple[Output, ...]:
+    """The files of the first layer that has any."""
+    return next((made for node in found if (made := fields.numbered(files(node)))), ())
+
+
+def linked(found: Sequence[Node]) -> tuple[Output, ...]:
     """What a relay's own record links to: a video, unless its ending tells otherwise."""
     # Relays on new-api keep the link in `result_url`, and their older versions in `fail_reason`.
-    linked = (value for name in ("result_url", "fail_reason") for value in values(found, name))
-    made = (fields.output(fields.kind_of(value) or "video", value) for value in linked)
-    return next((output for output in made if output is not None), None)
+    told = (value for name in ("result_url", "fail_reason") for value in values(found, name))
+    made = (fields.output(fields.kind_of(value) or "video", value) for value in told)
+    return tuple(output for output in made if output is not None)[:1]
 
 
 def _first(found: Sequence[Node], name: str) -> object:

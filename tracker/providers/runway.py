@@ -6,24 +6,16 @@ that it makes, and no batch query. Source: the provider's Python library and its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 
 from tracker.core.generation import Output
 from tracker.providers import fields
 from tracker.providers.plain import Plain
-from tracker.providers.relayed import Form, Node, result_link
+from tracker.providers.relayed import Form, Node, innermost
 
 VERSION = ("X-Runway-Version", "2024-11-06")
 """Without it the provider refuses; it is the version that its library sends."""
-
-
-def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
-    for node in found:
-        made = fields.numbered(_files(node))
-        if made:
-            return made
-    linked = result_link(found)
-    return () if linked is None else (linked,)
 
 
 def _files(node: Node) -> Iterator[Output | None]:
@@ -32,6 +24,12 @@ def _files(node: Node) -> Iterator[Output | None]:
         yield fields.output(fields.kind_of(address) or "video", address)
 
 
-FORM = Form(_outputs, statuses=("status",), reasons=("failure", "fail_reason"), codes=("failureCode",), whole=1)
+FORM = Form(
+    partial(innermost, _files),
+    statuses=("status",),
+    reasons=("failure", "fail_reason"),
+    codes=("failureCode",),
+    whole=1,
+)
 RELAY = Plain("runway", "https://yunwu.ai", "/runwayml/v1/tasks/{}", FORM, VERSION)
 OFFICIAL = Plain("runway-official", "https://api.dev.runwayml.com", "/v1/tasks/{}", FORM, VERSION)

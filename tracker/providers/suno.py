@@ -15,7 +15,7 @@ from tracker.core.generation import Output, State
 from tracker.core.observation import Observation
 from tracker.providers import fields, questions, words
 from tracker.providers.base import Account, Question, Response, Subject
-from tracker.providers.relayed import Form, Node, result_link
+from tracker.providers.relayed import Form, Node
 
 
 class Suno:
@@ -87,10 +87,7 @@ _TURNS = (State.QUEUED, State.PROCESSING, State.COMPLETED, State.FAILED, State.C
 
 def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
     made = fields.numbered(output for node in found for clip in _clips(node) for output in _files(clip))
-    if any(output.kind == "audio" for output in made):
-        return made
-    linked = result_link(found)
-    return () if linked is None else (linked,)
+    return made if any(output.kind == "audio" for output in made) else ()
 
 
 def _clips(node: Node) -> Iterator[Node]:
