@@ -12,6 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
+from tests.cli.lapses import lapse
 from tracker.cli import checks
 from tracker.services.forms import CredentialForm, EndpointForm
 from tracker.settings import Settings
@@ -49,7 +50,7 @@ def test_beat_that_does_not_ring(cli: Any, services: Services) -> None:
     assert findings(cli, code=1)["beat"]["said"] == "it has never rung"
     with services.database.transaction() as tx:
         db.beat(tx, "tick", db.now(tx) - timedelta(minutes=5))
-    assert findings(cli, code=1)["beat"]["said"] == "it rang last 300 s ago"
+    assert 300 <= lapse(findings(cli, code=1)["beat"]["said"], "it rang last N s ago") < 360
 
 
 def test_a_database_that_is_away_and_one_that_is_old(cli: Any, empty_database_url: str) -> None:
@@ -89,7 +90,8 @@ def test_work_that_is_late_and_work_that_is_stopped(
     registered("task-1")
     change(services, "UPDATE polls SET due_at = now() - interval '10 minutes'")
     late = findings(cli, code=1)["queue poll"]
-    assert (late["verdict"], "600 s late" in late["said"]) == ("wrong", True)
+    assert late["verdict"] == "wrong"
+    assert 600 <= lapse(late["said"], "work is N s late") < 660
     assert "is the worker of queue `poll` running?" in late["mend"]
     cli("pause", "polls", "--reason", "maintenance")
     cli("pause", "webhooks")
@@ -117,7 +119,7 @@ def test_what_holds_an_account_back_is_named(cli: Any, services: Services, accou
     change(services, f"UPDATE credentials SET {account}")
     found = findings(cli)
     assert found["queue poll"]["said"] == "nothing is late"
-    assert "default (luma) is 601 s late" in found["budget"]["said"]
+    assert 601 <= lapse(found["budget"]["said"], "default (luma) is N s late") < 660
     assert said in found["budget"]["said"]
     assert mend in found["budget"]["mend"]
 
@@ -135,7 +137,8 @@ def hook(services: Services) -> str:
 def test_webhooks_that_nobody_sends(cli: Any, services: Services, hook: str) -> None:
     rung(services)
     late = findings(cli, code=1)["queue webhook"]
-    assert (late["verdict"], "600 s late" in late["said"]) == ("wrong", True)
+    assert late["verdict"] == "wrong"
+    assert 600 <= lapse(late["said"], "work is N s late") < 660
     assert "is the worker of queue `webhook` running?" in late["mend"]
 
 
@@ -177,7 +180,8 @@ def test_downloads_that_nobody_makes(cli: Any, services: Services, registered: C
         " SELECT id, 'video', 0, project_id, 'http://127.0.0.1:9/v.mp4', now(), now() - interval '100 s', now() FROM generations",
     )
     late = findings(cli)["queue download"]
-    assert (late["verdict"], "100 s late" in late["said"]) == ("warning", True)
+    assert late["verdict"] == "warning"
+    assert 100 <= lapse(late["said"], "work is N s late") < 160
     assert "TRACKER_WORKERS_DOWNLOAD" in late["mend"]
 
 
