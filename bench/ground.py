@@ -14,7 +14,7 @@ import sys
 import tempfile
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,11 @@ WITHOUT_BOUND = {"requests_per_second": 100_000, "concurrency": 100_000}
 class Ground:
     """Servers, a folder and an authority for certificates, all gone at the end of `laid()`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self.postgres = Postgres(folder / "postgres", port=free_port(17432), password="bench", extra=SERVERS)
+        self.postgres = Postgres(
+            folder / "postgres", port=free_port(17432), password="bench", extra=SERVERS | dict(settings or {})
+        )
         self.valkey = Valkey(folder / "valkey", port=free_port(17632), password="bench")
         authority = trustme.CA()
         self.authority_file = folder / "authority.pem"
@@ -96,11 +98,11 @@ def _pid(process: subprocess.Popen[bytes] | None) -> int:
 
 
 @contextmanager
-def laid() -> Iterator[Ground]:
-    """Fresh servers, stopped and removed afterwards."""
+def laid(settings: Mapping[str, str] | None = None) -> Iterator[Ground]:
+    """Fresh servers, stopped and removed afterwards. `settings` of PostgreSQL go before those that all benchmarks share."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped then too
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ground = Ground(Path(folder))
+        ground = Ground(Path(folder), settings)
         try:
             ground.postgres.start()
             _age(ground.postgres)

@@ -40,7 +40,7 @@ from tracker.services.rotation import Rotation
 from tracker.services.storing import Copies, remover
 from tracker.services.upkeep import Upkeep
 from tracker.settings import Settings
-from tracker.store import sending
+from tracker.store import due, sending
 from tracker.store.db import Database
 from tracker.store.vault import Vault
 
@@ -133,6 +133,7 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
             Asking(vault, fetchers),
             learning,
             recording,
+            claiming=database.tuned(due.SETTINGS, size=2),
             price=price,
             longest=longest,
             slots=settings.workers_poll,

@@ -14,8 +14,9 @@ from sqlalchemy import text
 from tracker.core import backoff, ids
 from tracker.core.schedule import Clock
 from tracker.store import db, due
-from tracker.store.db import Database
+from tracker.store.db import Database, Transaction
 from tracker.store.due import Claim
+from tracker.store.ready import Starts
 
 
 @dataclass
@@ -83,18 +84,25 @@ class Rows:
             project=self.project, credential=credential, clock=clock, count=count, lane=lane,
         )  # fmt: skip
 
-    def claim(self, limit: int = 200, now: datetime | None = None) -> list[Claim]:
+    def claim(self, limit: int = 200, now: datetime | None = None, starts: Starts | None = None) -> list[Claim]:
         with self.database.transaction() as tx:
-            at = now or db.now(tx)
-            return due.claim(
-                tx,
-                batch=ids.uuid7(at),
-                now=at,
-                limit=limit,
-                longest=60.0,
-                most_slow=4,
-                probe_waits=backoff.PAUSE_SCHEDULE,
-            )
+            return self.claimed(tx, limit, now, starts)
+
+    def claimed(
+        self, tx: Transaction, limit: int = 200, now: datetime | None = None, starts: Starts | None = None
+    ) -> list[Claim]:
+        """The same within a transaction of the test's own."""
+        at = now or db.now(tx)
+        return due.claim(
+            tx,
+            batch=ids.uuid7(at),
+            now=at,
+            limit=limit,
+            longest=60.0,
+            most_slow=4,
+            probe_waits=backoff.PAUSE_SCHEDULE,
+            starts=starts or Starts(),
+        )
 
     def whose(self, claims: list[Claim]) -> dict[int, int]:
         """How many of these claims each credential has."""

@@ -17,8 +17,10 @@ from sqlalchemy import text
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import EDGES, Clock
 from tracker.store import due, flights
+from tracker.store.db import Database
 from tracker.store.due import SHORTEST_CLAIM, Claim
 from tracker.store.flights import BURST
+from tracker.store.ready import Starts
 
 from .conftest import Rows
 
@@ -344,14 +346,18 @@ def test_a_small_budget_is_used_and_never_exceeded(rows: Rows, rate: int) -> Non
         assert sum(1 for other in taken[n:] if other < first + 10) <= 10 * rate * 1.05 + 1
 
 
+MODES = ("force_custom_plan", "force_generic_plan")
+
+
 def test_the_plan_reads_indexes_alone(rows: Rows) -> None:
     clock = rows.clock()
     for i in range(20):
         rows.polls(5000, rows.credential(f"c{i}"), clock, due="interval '1 h' * (random() - 0.9)")
     rows.run("ANALYZE")
-    found = [*_plans(rows, "force_custom_plan"), *_plans(rows, "force_generic_plan")]
+    tuned = rows.database.tuned(due.SETTINGS, size=1)
+    found = [plan for database in (rows.database, tuned) for mode in MODES for plan in _plans(database, mode)]
     ready, plans = [p for p in found if "LockRows" in p and "purse" not in p], [p for p in found if "purse" in p]
-    assert min(len(ready), len(plans)) >= 10
+    assert min(len(ready), len(plans)) >= 20
     for plan in ready:
         assert not re.search("Seq Scan on polls", plan), plan
         assert "hashed SubPlan" not in plan, plan
@@ -361,12 +367,14 @@ def test_the_plan_reads_indexes_alone(rows: Rows) -> None:
         assert "hashed SubPlan" not in plan, plan
         assert "Scan using polls_due" in plan, plan
         assert re.search("(Scan using|Bitmap Index Scan on) polls_pkey", plan), plan
+    for plan in plans[len(plans) // 2 :]:
+        assert not re.search("Bitmap|Seq Scan on flights", plan), plan
 
 
-def _plans(rows: Rows, mode: str) -> list[str]:
+def _plans(database: Database, mode: str) -> list[str]:
     """The plan of each statement of a claim, as the server logs it: taken from a connection that explains what it runs."""
     found: list[str] = []
-    with rows.database.transaction() as tx:
+    with database.transaction() as tx:
         connection: Any = tx.connection.driver_connection
         connection.add_notice_handler(lambda notice: found.append(notice.message_primary))
         tx.execute(text("LOAD 'auto_explain'"))
@@ -378,8 +386,18 @@ def _plans(rows: Rows, mode: str) -> list[str]:
         ):
             tx.execute(text(f"SET LOCAL {name} = '{value}'"))
         now: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+        starts = Starts()
         for _ in range(7):
-            due.claim(tx, batch=_uuid(tx), now=now, limit=200, longest=60.0, most_slow=4, probe_waits=(60.0, 120.0))
+            due.claim(
+                tx,
+                batch=_uuid(tx),
+                now=now,
+                limit=200,
+                longest=60.0,
+                most_slow=4,
+                probe_waits=(60.0, 120.0),
+                starts=starts,
+            )
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from tracker import bell
-from tracker.store import db, due, figures, lateness, migrations, switches, taking
+from tracker.store import db, figures, lateness, migrations, ready, switches, taking
 from tracker.store.db import Database
 from tracker.store.lateness import Lane, Lease
 
@@ -28,7 +28,7 @@ class Health:
             migrations.refuse_other_schema(tx)
             now = db.now(tx)
             tick = db.last_beat(tx, TICK)
-            lag, stopped = due.lag(tx, now), switches.stopped(tx)
+            lag, stopped = ready.lag(tx, now), switches.stopped(tx)
             untaken = taking.untaken(tx, now)
         age = None if tick is None else (now - tick).total_seconds()
         reachable = self._bell.reachable()

@@ -28,6 +28,7 @@ from tracker.services.recording import Judged, Recording
 from tracker.store import clocks, credentials, db, due, flights, switches
 from tracker.store.db import Database
 from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.ready import Starts
 from tracker.store.taking import Signs
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Portion(NamedTuple):
 
 
 class Polling:
-    """`slots` is how many batches this installation works on at once."""
+    """`claiming` is the database tuned for `due`; `slots` is how many batches this installation works on at once."""
 
     def __init__(
         self,
@@ -63,11 +64,13 @@ class Polling:
         learning: Learning,
         recording: Recording,
         *,
+        claiming: Database,
         price: float,
         longest: float,
         slots: int,
     ) -> None:
-        self._database, self._bell, self._asking, self._recording = database, bell_, asking, recording
+        self._database, self._claiming = database, claiming
+        self._bell, self._asking, self._recording = bell_, asking, recording
         self._learning = learning
         self._price, self._longest, self._slots = price, longest, slots
         self._clock_providers: dict[int, str] = {}
@@ -76,6 +79,7 @@ class Polling:
         # By identity: of what is done for each poll, even the hash of a UUID is felt.
         self._unanswered: dict[UUID, dict[int, Asked]] = {}
         self._signs = Signs()
+        self._starts = Starts()
 
     def dispatch(self, stay: float = 0.0) -> int:
         """Claim everything that is due within the budgets and publish it; returns how many polls went out.
@@ -113,10 +117,10 @@ class Polling:
         batch = ids.uuid7(now)
         if stopped or crowded:
             return Portion(batch, (), CROWDED if crowded else None)
-        with self._database.transaction() as tx:
+        with self._claiming.transaction() as tx:
             polls = due.claim(
                 tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_slow=MOST_SLOW * self._slots,
-                probe_waits=backoff.PAUSE_SCHEDULE,
+                probe_waits=backoff.PAUSE_SCHEDULE, starts=self._starts,
             )  # fmt: skip
             if polls:
                 self._signs.sent(tx, now)

@@ -18,6 +18,7 @@ from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store import schedule
 from tracker.store.db import Transaction, text
 from tracker.store.flights import FLIGHT_LEASE, HAVE, UNREAD_LEASE
+from tracker.store.ready import Starts, ready
 from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
@@ -28,6 +29,17 @@ MOST_COUNTED = 500
 """Due polls that are counted behind a claim, which costs 1 us each; more of them are taken for an overload at any rate."""
 SLOW = timedelta(seconds=1)
 """A batch that is open for longer keeps somebody busy who could see others through."""
+
+SETTINGS = {
+    # Bitmaps never learn which entries of an index are dead, and flights come and go thousands of times between two vacuums.
+    "enable_bitmapscan": "off",
+    # Read from end to end, even a small table holds all of these.
+    "enable_seqscan": "off",
+    # A claim that a crash of the server takes back is made again, and nobody waits for the disk meanwhile. What it spent is lost no more
+    # than its batch: the commit of who takes that from the broker is waited for, and with it all those before.
+    "synchronous_commit": "off",
+}
+"""What claims run under. They are right without it, and slower."""
 
 _AGE = "date_part('epoch', CAST(:now AS timestamptz) - p.clock_from)"
 _POSITION = (
@@ -45,15 +57,6 @@ _NEXT = f"""CAST(:now AS timestamptz) + make_interval(secs => CASE WHEN p.lane =
                                      * coalesce((SELECT s.stretch FROM strained s WHERE s.id = p.credential_id), 1),
                                      date_part('epoch', p.timeout_at - CAST(:now AS timestamptz)))) END)"""
 
-# Locked before the claim, in a statement of its own: the claim then sees the flights of whoever held them before us.
-READY = text("""
-SELECT c.id FROM credentials c
- WHERE (c.state = 'active' OR c.probe_at <= :now) AND (c.blocked_until IS NULL OR c.blocked_until <= :now)
-   AND least((SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0),
-             (SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 1)) <= :now
-   FOR NO KEY UPDATE OF c SKIP LOCKED""")
-# `min` and not EXISTS: the planner may hash an EXISTS, which reads the late lane of all accounts.
-
 # Under overload the price of a request rises with the lag, as price x exp(lag / 8 s): a gap answers with its square root. But only where
 # the budget binds, and the lag counts no further than it takes to let through what is due: a pause or a stand-still leaves a lag, too.
 CLAIM = text(f"""
@@ -62,16 +65,15 @@ WITH slow AS MATERIALIZED (
 purse AS MATERIALIZED (
     SELECT c.id, c.state = 'paused' AS probing, {HAVE} AS have, c.concurrency - f.asks AS room, f.asks AS flying,
            (f.slow OR f.asks > 0 AND c.failing > 0) AND (SELECT batches FROM slow) >= :most_slow AS hanging,
-           c.batch_size AS size, c.failing, c.requests_per_second AS rate,
-           greatest(extract(epoch FROM CAST(:now AS timestamptz) - (
-               SELECT min(p.due_at) FROM polls p WHERE p.credential_id = c.id AND p.lane = 0))::float8, 0) AS lag
-      FROM credentials c CROSS JOIN LATERAL (
+           c.batch_size AS size, c.failing, c.requests_per_second AS rate, h.since, h.late_since,
+           greatest(extract(epoch FROM CAST(:now AS timestamptz) - h.since)::float8, 0) AS lag
+      FROM unnest(CAST(:held AS int[]), CAST(:since AS timestamptz[]), CAST(:late_since AS timestamptz[])) AS h (id, since, late_since)
+           JOIN credentials c ON c.id = h.id CROSS JOIN LATERAL (
            SELECT coalesce(sum(f.asks), 0) AS asks, coalesce(bool_or(f.taken AND f.until < :slow), false) AS slow
              FROM flights f WHERE f.credential_id = c.id AND f.until > :now) f
-     WHERE c.id = ANY (:held)
      ORDER BY c.refilled_at),
 able AS MATERIALIZED (
-    SELECT id, have, probing, size, rate, lag, hanging OR probing OR failing >= :failing AS careful,
+    SELECT id, have, probing, size, rate, since, late_since, lag, hanging OR probing OR failing >= :failing AS careful,
            greatest(:n / count(*) OVER (), 5) AS share,
            greatest(CASE WHEN hanging THEN 0
                          WHEN probing THEN least(1, room)
@@ -80,7 +82,7 @@ able AS MATERIALIZED (
                          ELSE least(floor(have), room) * size END, 0) AS could
       FROM purse),
 allowed AS MATERIALIZED (
-    SELECT id, have, probing, size, rate, lag, careful, could,
+    SELECT id, have, probing, size, rate, since, late_since, lag, careful, could,
            -- What accounts with little allowance leave of their share goes to those with more.
            least(could, greatest(share, (:n - coalesce(sum(could) FILTER (WHERE could < share) OVER (), 0))
                                         / greatest(count(*) FILTER (WHERE could >= share) OVER (), 1))) AS asks
@@ -88,9 +90,9 @@ allowed AS MATERIALIZED (
 due AS MATERIALIZED (
     SELECT d.generation_id, a.id AS credential_id
       FROM allowed a CROSS JOIN LATERAL (
-           SELECT e.generation_id FROM (VALUES (0), (1)) AS l (lane) CROSS JOIN LATERAL (
+           SELECT e.generation_id FROM (VALUES (0, a.since), (1, a.late_since)) AS l (lane, since) CROSS JOIN LATERAL (
                   SELECT p.generation_id FROM polls p
-                   WHERE p.credential_id = a.id AND p.lane = l.lane AND p.due_at <= :now
+                   WHERE p.credential_id = a.id AND p.lane = l.lane AND p.due_at >= l.since AND p.due_at <= :now
                    ORDER BY p.due_at LIMIT greatest(a.asks, 0)::bigint FOR UPDATE SKIP LOCKED) e
             LIMIT greatest(a.asks, 0)::bigint) d
      LIMIT :n),
@@ -100,7 +102,7 @@ strained AS MATERIALIZED (
       FROM allowed a JOIN (SELECT credential_id, count(*) AS asks FROM due GROUP BY 1) n ON n.credential_id = a.id
            CROSS JOIN LATERAL (
            SELECT count(*) AS due FROM (
-                  SELECT FROM polls p WHERE p.credential_id = a.id AND p.lane = 0 AND p.due_at <= :now
+                  SELECT FROM polls p WHERE p.credential_id = a.id AND p.lane = 0 AND p.due_at >= a.since AND p.due_at <= :now
                    ORDER BY p.due_at LIMIT n.asks + {MOST_COUNTED}) w) j
      WHERE n.asks >= a.could AND NOT a.careful),
 spent AS (
@@ -135,19 +137,22 @@ class Claim(NamedTuple):
 
 def claim(
     tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, most_slow: int, probe_waits: Sequence[float],
+    starts: Starts,
 ) -> list[Claim]:  # fmt: skip
     """Claim up to `limit` due polls within every credential's budget, and move each to its next time.
 
     While `most_slow` batches are open for long, credentials whose answers take long or fail wait for their own flights to land.
     """
-    held = list(tx.execute(READY, {"now": now}).scalars())
+    held = ready(tx, now, starts)
     if not held:
         return []
     rows = tx.execute(
         CLAIM,
         {
             "now": now,
-            "held": held,
+            "held": [account.id for account in held],
+            "since": [account.since for account in held],
+            "late_since": [account.late_since for account in held],
             "most_slow": most_slow,
             "slow": now + FLIGHT_LEASE - SLOW,
             "n": limit,
@@ -284,17 +289,3 @@ def asked(tx: Transaction, claims: Bundle, longest: float) -> list[Asked]:
         cursor.execute(ASKED, (longest, claims.ids, claims.fences))
         # Fetched in one go: one by one, the fetching costs more than the query.
         return list(map(Asked._make, cursor.fetchall()))
-
-
-def lag(tx: Transaction, now: datetime) -> float:
-    """Seconds by which the latest-running due poll of any active credential is late; 0 when nothing is."""
-    late = tx.execute(
-        text(
-            """
-            SELECT extract(epoch FROM :now - min(d.due_at)) FROM credentials c CROSS JOIN LATERAL (
-                SELECT due_at FROM polls p WHERE p.credential_id = c.id AND p.lane = 0 ORDER BY due_at LIMIT 1) d
-             WHERE c.state = 'active' AND (c.blocked_until IS NULL OR c.blocked_until <= :now)"""
-        ),
-        {"now": now},
-    ).scalar_one()
-    return max(0.0, float(late or 0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tracker.store import due, taking
+from tracker.store import ready, taking
 from tracker.store.db import Transaction, text
 
 Gauges = dict[str, list[tuple[dict[str, str], float]]]
@@ -33,6 +33,6 @@ def gauges(tx: Transaction, now: datetime) -> Gauges:
     for name, query in _COUNTED.items():
         rows = tx.execute(text(query), {"now": now} if ":now" in query else {}).mappings()
         found[name] = [({k: str(v) for k, v in row.items() if k != "value"}, float(row["value"])) for row in rows]
-    found["tracker_poll_lag_seconds"] = [({}, due.lag(tx, now))]
+    found["tracker_poll_lag_seconds"] = [({}, ready.lag(tx, now))]
     found["tracker_poll_untaken_seconds"] = [({}, taking.untaken(tx, now) or 0.0)]
     return found
