@@ -46,7 +46,8 @@ SERVERS = {
     "shared_buffers": "512MB",
     "min_wal_size": "1600MB",
 }
-"""Room, the moments of commits, and no checkpoint within a window. fsync and synchronous_commit stay on, as the product has them."""
+"""Room, the moments of commits, and no checkpoint within a window. fsync and synchronous_commit stay on; the product turns the latter off
+for claims alone, and for the attempts of webhooks."""
 LOG_FILES = 96
 """Files of write-ahead log, of 16 MB each, that a server has at hand: as many as min_wal_size keeps, and more than a benchmark fills."""
 WITHOUT_BOUND = {"requests_per_second": 100_000, "concurrency": 100_000}

@@ -89,6 +89,7 @@ class Services:
 def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -> Services:
     """Wire everything from attached settings. `pool` bounds the database connections kept, for as many threads as work at once.
 
+    Claims and the sending of webhooks have up to two more each, where they take place.
     Raises ConfigurationError for a secret that is missing or wrong, and for a provider that is not known; connects to nothing yet.
     """
     for provider in sorted(settings.accounts.keys() - REGISTRY.keys()):

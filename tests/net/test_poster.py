@@ -418,14 +418,14 @@ def test_a_kept_alive_connection_that_died_is_replaced(poster):
 
 def test_many_hanging_ones_do_not_hold_up_the_others(poster):
     with hostile.serving(hostile.falls_silent()) as mute, hostile.serving(hostile.says(hostile.OK)) as server:
-        poster.launch(Post("mute", mute.url, (), b"", 1.5) for _ in range(100))
+        poster.launch(Post("mute", mute.url, (), b"", 3.0) for _ in range(100))
         with hostile.Clock() as clock:
             poster.launch(Post("good", server.url, (), b"", 5.0) for _ in range(50))
             landed: list[Posted] = []
             while len(landed) < 50:
                 landed += poster.landed(1.0)
         assert {p.post.key for p in landed} == {"good"}
-        assert clock.seconds < 1.0
+        assert clock.seconds < 2.0
         assert {p.failure for p in all_landed(poster)} == {"timeout"}
 
 

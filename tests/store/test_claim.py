@@ -77,6 +77,7 @@ def test_landing_makes_room_and_so_does_a_dead_worker_in_time(rows: Rows) -> Non
     assert len(rows.claim(now=now + timedelta(seconds=3) + flights.FLIGHT_LEASE)) == 4
 
 
+LATE = "interval '1 h'"
 STOPPED = {
     "paused": "state = 'paused', paused_reason = 'x', paused_at = now(), probe_at = now() + interval '1 h'",
     "blocked": "blocked_until = now() + interval '1 h'",
@@ -505,4 +506,14 @@ def test_a_probe_after_a_long_pause_is_followed_as_soon_as_ever(rows: Rows) -> N
     rows.run(
         "UPDATE credentials SET state = 'paused', paused_reason = 'x', paused_at = now(), probe_at = now() - interval '1 s'"
     )
-    assert _stretch(rows, credential, clock_id, 5000, 3600) <= 1.1
+    assert _stretch(rows, credential, clock_id, 5000, 3600) <= 1.2, "one poll, a tenth more or less than the rule's gap"
+
+
+def test_late_checks_shorten_no_gap(rows: Rows) -> None:
+    credential, clock_id = rows.credential("a", rate=0.1, tokens=1), rows.clock()
+    rows.run("UPDATE credentials SET batch_size = 100, refilled_at = clock_timestamp()")
+    rows.polls(95, credential, clock_id, due=LATE, lane=1)
+    rows.polls(5, credential, clock_id, age="interval '300 s'", due=LATE)
+    assert len(rows.claim(limit=1000)) == 100
+    gap = rows.scalar("SELECT avg(extract(epoch FROM due_at - asked_at))::float8 FROM polls WHERE lane = 0")
+    assert gap == pytest.approx(Clock().next_gap(300, 0.5, 60.0), rel=0.1)

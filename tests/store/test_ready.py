@@ -13,6 +13,12 @@ from .conftest import Rows
 LATE = "interval '1 h'"
 
 
+@pytest.fixture(autouse=True)
+def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test takes, nothing lapses in it."""
+    monkeypatch.setattr(ready, "LAPSE", float("inf"))
+
+
 class LostError(Exception):
     """The connection broke before the commit."""
 

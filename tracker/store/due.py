@@ -97,8 +97,8 @@ due AS MATERIALIZED (
             LIMIT greatest(a.asks, 0)::bigint) d
      LIMIT :n),
 strained AS MATERIALIZED (
-    SELECT a.id, exp(least(a.lag, CASE WHEN j.due < n.asks + {MOST_COUNTED} THEN (j.due - n.asks) / (a.rate * a.size) END, {MOST_LAG}) / 16)
-                 AS stretch
+    SELECT a.id, exp(least(a.lag, {MOST_LAG}, CASE WHEN j.due < n.asks + {MOST_COUNTED}
+                                                   THEN greatest(j.due - n.asks, 0) / (a.rate * a.size) END) / 16) AS stretch
       FROM allowed a JOIN (SELECT credential_id, count(*) AS asks FROM due GROUP BY 1) n ON n.credential_id = a.id
            CROSS JOIN LATERAL (
            SELECT count(*) AS due FROM (

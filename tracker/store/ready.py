@@ -45,8 +45,8 @@ class Ready(NamedTuple):
 class Starts:
     """Where every account's due polls began when this process looked last. A hint alone, for each process its own.
 
-    A poll may appear before it all the same, after a transaction that took long or a clock that was set back. It is found once the hint
-    has lapsed.
+    A poll may appear before it all the same: after a transaction that took long, a clock that was set back, a crash that took claims back.
+    It is found once the hint has lapsed. Of accounts that had nothing due since then there is none.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Starts:
         return list(self._known.values())
 
     def remember(self, found: Sequence[Ready], now: datetime) -> None:
-        """These were found at `now`. Of the others nothing is due, and what is remembered of them holds."""
+        """These were found and locked at `now`. What is remembered of others holds: it can only be too early."""
         latest = now - OVERLAP
         for account in found:
             since, late_since = (min(at or latest, latest) for at in account[1:])
