@@ -34,9 +34,12 @@ run: setup ## set up, start everything and show example generations; Ctrl-C stop
 demo: setup ## the same in a home of its own, ending by itself; exit 0 when all went well
 	@exec $(BIN)/tracker demo
 
+# Tests wait more than they work: two processes share them, file by file, each with servers of its own.
+TEST_PROCESSES ?= 2
+
 .PHONY: test
-test: setup ## set up, then the whole test suite
-	@exec $(BIN)/python -m pytest
+test: setup ## set up, then the whole test suite (TEST_PROCESSES=0: one after the other)
+	@exec $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # Somebody else's servers: databases are made and dropped there, the Redis database and the virtual host are emptied.
 SERVERS_DATABASE ?= postgresql://postgres@127.0.0.1:5432/postgres
