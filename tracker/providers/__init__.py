@@ -6,6 +6,7 @@ from tracker.errors import FieldProblem, InvalidError
 from tracker.providers import kling, luma_official, midjourney, newapi, runway
 from tracker.providers.ark import ARK
 from tracker.providers.base import Provider
+from tracker.providers.jimeng import JIMENG
 from tracker.providers.luma import Luma
 from tracker.providers.minimax import MINIMAX
 from tracker.providers.openai import OPENAI
@@ -27,6 +28,7 @@ _ALL: tuple[Provider, ...] = (
     MINIMAX,
     VIDU,
     ARK,
+    JIMENG,
     OPENAI,
     VEO,
 )

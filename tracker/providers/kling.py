@@ -17,10 +17,10 @@ import orjson
 from typing_extensions import override
 
 from tracker.core.generation import Output
-from tracker.core.observation import Observation, Problem, ProblemCode
+from tracker.core.observation import Observation
 from tracker.providers import fields, questions
 from tracker.providers.base import Account, Response, Subject
-from tracker.providers.plain import Plain
+from tracker.providers.plain import Plain, told_of_family
 from tracker.providers.relayed import Form, Node, innermost
 
 PATHS = {
@@ -59,13 +59,7 @@ class Kling(Plain):
     @override
     def read(self, subject: Subject, response: Response) -> Observation:
         """A wrong family looks like a missing task, so the problem says which was asked; where we only guessed it, it proves nothing."""
-        seen = super().read(subject, response)
-        if not (isinstance(seen, Problem) and seen.code is ProblemCode.NOT_FOUND):
-            return seen
-        if subject.kind is None:
-            guessed = f"{seen.message} (no kind was given, so it was asked for as {FIRST!r}: give the one that it was submitted to)"
-            return replace(seen, code=ProblemCode.UNKNOWN_STATUS, message=guessed)
-        return replace(seen, message=f"{seen.message} (asked for as kind {subject.kind!r}: is it that?)")
+        return told_of_family(super().read(subject, response), subject, FIRST)
 
 
 class KlingOfficial(Kling):

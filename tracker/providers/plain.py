@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from tracker.core.observation import Observation
+from tracker.core.observation import Observation, Problem, ProblemCode
 from tracker.providers import questions
 from tracker.providers.base import Account, Question, Response, Subject
 from tracker.providers.relayed import Form
@@ -43,3 +44,13 @@ class Plain:
     def headers(self, account: Account) -> questions.Headers:
         """The key as bearer, and what else the provider wants to see."""
         return questions.bearer(account, *self._more)
+
+
+def told_of_family(seen: Observation, subject: Subject, guessed: str) -> Observation:
+    """A missing task, with the kind that it was asked for as, which may be wrong; where that was only `guessed`, it proves nothing."""
+    if not (isinstance(seen, Problem) and seen.code is ProblemCode.NOT_FOUND):
+        return seen
+    if subject.kind is None:
+        told = f"{seen.message} (no kind was given, so it was asked for as {guessed!r}: give the one that it was submitted to)"
+        return replace(seen, code=ProblemCode.UNKNOWN_STATUS, message=told)
+    return replace(seen, message=f"{seen.message} (asked for as kind {subject.kind!r}: is it that?)")

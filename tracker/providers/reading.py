@@ -46,7 +46,7 @@ def answer(response: Response) -> Any | Problem:
         code, message = _FAILURES.get(response.failure, (ProblemCode.CONNECTION, "no answer"))
         detail = clean(response.detail, LONGEST_QUOTE)
         return Problem(code, f"{message} ({response.failure}){': ' + detail if detail else ''}")
-    body = _parsed(response.body)
+    body = parsed(response.body)
     if response.status == 200 and body is not None:  # noqa: PLR2004 - HTTP's own numbers
         return body
     if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's own numbers
@@ -74,7 +74,8 @@ def is_html(body: bytes) -> bool:
     return body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
 
 
-def _parsed(body: bytes) -> Any | None:
+def parsed(body: bytes) -> Any | None:
+    """The JSON of a body, whatever its HTTP status; None where it is none."""
     try:
         return orjson.loads(body[3:] if body.startswith(b"\xef\xbb\xbf") else body)
     except ValueError:

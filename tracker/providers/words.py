@@ -31,7 +31,7 @@ NOT_FOUND = frozenset({"not_found", "task_not_exist", "task_no_found", "task_not
 """Words for "no such task", as codes, messages or states. They prove little: relays say so for minutes after a submit."""
 
 _MODERATED = re.compile(
-    r"moderat|nsfw|safety|sensitive|inappropriate|prohibited|risk[ _-]control|content[ _-](policy|filter)"
+    r"moderat|nsfw|safety|sensitive|inappropriate|prohibited|risk[ _-](control|not[ _-]pass)|content[ _-](policy|filter)"
     r"|(community|usage)[ _-](guideline|polic)|violat\w+ (of |our |the |content|terms|polic)|审核|敏感|违规",
     re.IGNORECASE,
 )
