@@ -13,7 +13,7 @@ from tracker.core import ids
 from tracker.services.forms import EndpointChange
 
 from .conftest import Place, until
-from .test_delivery_flow import attempts, deliveries, endpoint, events, lived
+from .test_delivery_flow import attempts, deliveries, endpoint, events, lived, upkept
 
 DAY = timedelta(days=1)
 
@@ -135,7 +135,7 @@ def test_what_is_asked_for_by_hand_of_a_disabled_endpoint_is_sent_once(place, re
     events(place, 1)
     place.send()
     place.services.endpoints.edit(place.project, it, EndpointChange(enabled=False))
-    place.services.upkeep.tick()
+    upkept(place)
     (old,) = deliveries(place)
     assert old.state == "failed"
     before = len(receiver.got)
@@ -163,7 +163,7 @@ def test_what_was_being_written_while_the_endpoint_was_disabled_is_not_sent(plac
         id=ids.uuid7(place.now()), now=place.now(),
     )  # fmt: skip
     assert place.send() == 0
-    place.services.upkeep.tick()
+    upkept(place)
     assert [d.state for d in deliveries(place)] == ["failed"]
     assert receiver.got == []
 
@@ -181,7 +181,7 @@ def test_a_host_that_is_gone_is_given_up_and_gets_another_chance(place, receiver
     receiver.status, before = 204, len(receiver.got)
     place.change("UPDATE deliveries SET due_at = :now WHERE state = 'pending'", now=place.now())
     assert place.send() == 0, "what waited is not sent any more"
-    place.services.upkeep.tick()
+    upkept(place)
     assert [d.state for d in deliveries(place)] == ["failed", "failed"]
     place.services.upkeep.tick()
     events(place, 1, "new", webhook_url=url)
@@ -247,7 +247,7 @@ def test_when_an_endpoint_is_disabled_and_what_is_kept_can_be_configured(place, 
     strict.database.ahead += 0.2 * DAY
     strict.delivery.send_due()
     assert "every attempt failed for 26 hours" in str(place.services.endpoints.get(place.project, it).disabled_reason)
-    strict.upkeep.tick()
+    upkept(place, strict)
     strict.database.ahead += 1.9 * DAY
     strict.upkeep.sweep()
     assert [d.state for d in deliveries(place)] == ["failed"]

@@ -16,6 +16,7 @@ from tracker.errors import ConflictError, NotFoundError
 from tracker.services.forms import EndpointChange, EndpointForm
 
 from .conftest import Place, Receiver, Relay, signed_by, until
+from .test_delivery_flow import upkept
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_a_receiver_that_is_gone_is_disabled_and_the_others_are_told(
     gone = place.services.endpoints.get(place.project, endpoint.id)
     assert not gone.enabled
     assert "410" in str(gone.disabled_reason)
-    place.services.upkeep.tick()
+    upkept(place, endpoint_id=endpoint.id)
     assert {_delivery(place, one)[0].state for one in waiting} == {"failed"}
     receiver.status = 204
     place.send()
