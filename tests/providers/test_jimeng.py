@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
+from tracker.core.observation import Problem, ProblemCode
 from tracker.providers import get
-from tracker.providers.base import Account, Question, Subject
+from tracker.providers.base import Account, Question, Response, Subject
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
 HOST = "https://visual.volcengineapi.com"
@@ -35,6 +36,11 @@ def test_the_task_and_its_model_are_in_the_body() -> None:
     assert orjson.loads(asked("key").body or b"")["req_key"] == "jimeng_ti2v_v30_pro"
 
 
+def test_a_model_that_nobody_knew_yet_is_asked_for_as_it_was_given() -> None:
+    assert get("jimeng").kinds == ()
+    assert orjson.loads(asked("key", Subject("7", "jimeng_t2v_v99")).body or b"")["req_key"] == "jimeng_t2v_v99"
+
+
 def test_a_relays_key_is_a_bearer_behind_the_relays_path() -> None:
     question = asked("sk-relay", base_url="https://relay.example/jimeng/")
     assert question.url.startswith("https://relay.example/jimeng/?Action=")
@@ -42,12 +48,13 @@ def test_a_relays_key_is_a_bearer_behind_the_relays_path() -> None:
     assert "Authorization" not in dict(asked(None).headers)
 
 
-@pytest.mark.parametrize("base_url", [HOST, "https://proxy.example:8443/volc"])
-def test_a_pair_of_keys_signs_the_request(base_url: str) -> None:
+@pytest.mark.parametrize("pair", ["AKLT0123456789:c2VjcmV0", "AKLT0123456789|c2VjcmV0"])
+@pytest.mark.parametrize("base_url", [HOST, f"{HOST}:443", "https://proxy.example:8443/volc"])
+def test_a_pair_of_keys_signs_the_request(base_url: str, pair: str) -> None:
     """Step by step as the provider checks it, from what it receives alone."""
-    question = asked("AKLT0123456789:c2VjcmV0", base_url=base_url)
+    question = asked(pair, base_url=base_url)
     headers = {name.lower(): value for name, value in question.headers}
-    headers["host"] = urlsplit(base_url).netloc
+    headers["host"] = urlsplit(base_url).netloc.removesuffix(":443")
     form = r"HMAC-SHA256 Credential=(\S+?)/(\d{8})/cn-north-1/cv/request, SignedHeaders=(\S+), Signature=([0-9a-f]{64})"
     found = re.fullmatch(form, headers["authorization"])
     assert found
@@ -80,3 +87,10 @@ def test_no_two_tasks_and_no_two_seconds_share_a_signature() -> None:
         )
     ]
     assert len(set(shown)) == len(shown)
+
+
+def test_what_the_gateway_says_may_be_nested_however_deep() -> None:
+    body = b'{"ResponseMetadata":{"Error":{"Code":"X","Message":' + b"[" * 1010 + b"]" * 1010 + b"}}}"
+    seen = get("jimeng").read(SEVEN, Response(403, {}, body, datetime.now(UTC)))
+    assert isinstance(seen, Problem)
+    assert (seen.code, seen.message) == (ProblemCode.UNAUTHORIZED, "HTTP 403: X")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,74 +19,96 @@ from urllib.parse import urlsplit
 import orjson
 from typing_extensions import override
 
-from tracker.core.generation import Output
+from tracker.core.generation import ErrorCode, Output
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 from tracker.providers import fields, questions, reading
 from tracker.providers.base import Account, Question, Response, Subject
 from tracker.providers.plain import Plain, told_of_family
 from tracker.providers.relayed import Form, Node
 
-KINDS = (
-    "jimeng_ti2v_v30_pro",
-    "jimeng_t2v_v30", "jimeng_t2v_v30_1080p", "jimeng_i2v_first_v30", "jimeng_i2v_first_v30_1080",
-    "jimeng_i2v_first_tail_v30", "jimeng_i2v_first_tail_v30_1080", "jimeng_i2v_recamera_v30",
-    "jimeng_vgfm_t2v_l20", "jimeng_vgfm_i2v_l20",
-    "jimeng_t2i_v30", "jimeng_t2i_v31", "jimeng_t2i_v40", "jimeng_seedream46_cvtob",
-)  # fmt: skip
-"""Models, by the name that the submit was made with. The first is asked for where none is given."""
+GUESSED = "jimeng_ti2v_v30_pro"
+"""The model that is asked for where no kind was given."""
 _PATH = "/?Action=CVSync2AsyncGetResult&Version=2022-08-31"
 _REGION, _SERVICE = "cn-north-1", "cv"
 _SIGNED = "content-type;host;x-content-sha256;x-date"
-_WELL = 10000
+_WELL, _DENIED = 10000, 50400
 _MODERATED = {50411, 50412, 50413, 50511, 50512, 50516, 50517, 50518, 50519}
-"""What was written, shown or made did not pass: the task is over."""
+"""What was written, shown or made did not pass: the task is over, and may be submitted anew."""
+_FAILED = {50520, 50521, 50522}
+"""Whoever judges that could not: over as well."""
 _OF_THE_ACCOUNT = {
-    50400: ProblemCode.UNAUTHORIZED,
+    _DENIED: ProblemCode.UNAUTHORIZED,
     50429: ProblemCode.RATE_LIMITED,
     50430: ProblemCode.RATE_LIMITED,
 }
 
 
 class Jimeng(Plain):
-    """Its key is `ACCESS_KEY:SECRET_KEY`, with which every request is signed; one without a colon is a relay's and shown as bearer."""
+    """Its key is `ACCESS_KEY:SECRET_KEY`, with which every request is signed; one without a colon is a relay's and shown as bearer.
 
-    kinds: tuple[str, ...] = KINDS
+    Any model may be a kind: there are new ones every few weeks.
+    """
 
     @override
     def question(self, account: Account, subject: Subject) -> Question:
-        asked = {"req_key": subject.kind or KINDS[0], "task_id": subject.task_id, "req_json": '{"return_url":true}'}
+        asked = {"req_key": subject.kind or GUESSED, "task_id": subject.task_id, "req_json": '{"return_url":true}'}
         body, url = orjson.dumps(asked), account.base_url.rstrip("/") + _PATH
-        access, colon, secret = (account.api_key or "").partition(":")
-        if not colon:
+        access, *secret = re.split("[:|]", account.api_key or "", maxsplit=1)  # gateways write `ACCESS_KEY|SECRET_KEY`
+        if not secret:
             return Question("POST", url, self.headers(account), body)
-        shown = _signed(url, body, access, secret, datetime.fromtimestamp(account.at, UTC))
-        return Question("POST", url, questions.bearer(replace(account, api_key=None), *shown), body)
+        shown = _signed(url, body, access, secret[0], datetime.fromtimestamp(account.at, UTC))
+        return Question(
+            "POST", url, (("Accept", "application/json"), ("Content-Type", "application/json"), *shown), body
+        )
 
     @override
     def read(self, subject: Subject, response: Response) -> Observation:
-        """What went wrong is told by numbers, under various HTTP statuses. A wrong model looks like a missing task."""
+        """What went wrong is told by numbers, under various HTTP statuses. A wrong model looks like a missing task, or like a wrong key."""
         body = fields.mapping(reading.parsed(response.body))
         number, message = body.get("code"), fields.text(body.get("message"))
-        code = number if isinstance(number, int) else 0
-        if code in _MODERATED:
-            refused = {"status": "failed", "fail_reason": message, "failure_code": str(code)}
-            return self._form.read_body(subject.task_id, {"data": refused})
+        code = number if isinstance(number, int) else _WELL
+        over = fields.mapping(body.get("data")).get("status") == "done"
+        if code in _MODERATED or code in _FAILED or (over and code != _WELL and code not in _OF_THE_ACCOUNT):
+            return _failed(self._form, subject.task_id, code, message)
         seen = super().read(subject, response)
-        if isinstance(seen, Problem) and code in _OF_THE_ACCOUNT:
-            return replace(seen, code=_OF_THE_ACCOUNT[code])
+        if not isinstance(seen, Problem):
+            return seen
         wrong = fields.mapping(fields.mapping(body.get("ResponseMetadata")).get("Error"))
-        if isinstance(seen, Problem) and wrong:
-            told = f"HTTP {response.status}: {wrong.get('Code')}: {wrong.get('Message')}"
-            return replace(seen, message=fields.clean(told, reading.LONGEST_QUOTE))
-        return told_of_family(seen, subject, KINDS[0])
+        if wrong:
+            return _refused_at_the_gate(seen, response.status, wrong)
+        if code == _DENIED and subject.kind is None:
+            seen = replace(seen, code=ProblemCode.NOT_FOUND)  # also said of models that the account has not opened
+        elif code in _OF_THE_ACCOUNT:
+            return replace(seen, code=_OF_THE_ACCOUNT[code])
+        elif code != _WELL and response.status in (200, 400):
+            return replace(seen, code=ProblemCode.UNKNOWN_STATUS)
+        return told_of_family(seen, subject, GUESSED)
+
+
+def _failed(form: Form, task_id: str, code: int, message: str | None) -> Observation:
+    """A task that ended with this number."""
+    told = {"task_id": task_id, "status": "failed", "fail_reason": message, "failure_code": str(code)}
+    seen = form.read_body(task_id, {"code": "failed", "data": told})
+    if isinstance(seen, Seen) and seen.error is not None and code in _MODERATED:
+        seen.error = replace(seen.error, code=ErrorCode.MODERATED)
+    return seen
+
+
+def _refused_at_the_gate(seen: Problem, status: int, wrong: Node) -> Problem:
+    """What the provider's gateway says, before anybody has looked for a task."""
+    said = (fields.text(wrong.get(name)) for name in ("Code", "Message"))
+    told = ": ".join((f"HTTP {status}", *filter(None, said)))
+    code = ProblemCode.HTTP_ERROR if seen.code is ProblemCode.NOT_FOUND else seen.code
+    return replace(seen, code=code, message=fields.clean(told, reading.LONGEST_QUOTE))
 
 
 def _signed(url: str, body: bytes, access: str, secret: str, at: datetime) -> questions.Headers:
     """The provider's signature, a relative of AWS's fourth: over the address, the day and second, and a digest of the body."""
     parts, digest = urlsplit(url), hashlib.sha256(body).hexdigest()
+    host = parts.netloc.removesuffix({"https": ":443", "http": ":80"}.get(parts.scheme, ""))  # as it is sent
     second = at.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{second[:8]}/{_REGION}/{_SERVICE}/request"
-    told = ("content-type:application/json", f"host:{parts.netloc}", f"x-content-sha256:{digest}", f"x-date:{second}")
+    told = ("content-type:application/json", f"host:{host}", f"x-content-sha256:{digest}", f"x-date:{second}")
     request = "\n".join(("POST", parts.path, parts.query, *told, "", _SIGNED, digest))
     key = secret.encode()
     for part in scope.split("/"):
@@ -103,6 +126,10 @@ class _Form(Form):
     @override
     def read_body(self, task_id: str, body: Any) -> Observation:
         outer = fields.mapping(body)
+        if not isinstance(
+            outer.get("code", _WELL), int
+        ):  # a relay's record of the task, with this provider's answer inside
+            return super().read_body(task_id, body)
         task = fields.mapping(outer.get("data"))
         if "status" not in task or outer.get("code", _WELL) != _WELL:
             return reading.complaint(body)
@@ -118,4 +145,4 @@ def _outputs(found: Sequence[Node]) -> tuple[Output, ...]:
     return fields.numbered(fields.output(kind, link) for kind, link in (*made, *pictures))
 
 
-JIMENG = Jimeng("jimeng", "https://visual.volcengineapi.com", _PATH, _Form(_outputs, statuses=("status",)))
+JIMENG = Jimeng("jimeng", "https://visual.volcengineapi.com", _PATH, _Form(_outputs, statuses=("status",), depth=4))
