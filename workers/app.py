@@ -27,6 +27,7 @@ from typing_extensions import override
 from tracker import logs, memory, wiring
 from tracker.bell import celery_app
 from tracker.errors import SchemaOutdatedError
+from tracker.net import descriptors
 from tracker.settings import attach, load
 from tracker.store import db
 from tracker.store.migrations import refuse_other_schema
@@ -147,6 +148,7 @@ def _announce(**_: Any) -> None:
 @worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     memory.settle()
+    descriptors.allow_many()
     services.cache_clear()
     fit.cache_clear()
     app.ending.watch()

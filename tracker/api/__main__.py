@@ -19,6 +19,7 @@ from tracker import logs, memory, settings, wiring
 from tracker.api.app import create_app
 from tracker.api.context import Context
 from tracker.errors import TrackerError
+from tracker.net import descriptors
 from tracker.settings import Settings
 from tracker.store import db
 from tracker.store.migrations import refuse_other_schema
@@ -77,6 +78,7 @@ def serve(found: Settings, services: Services) -> None:
         "timeout_graceful_shutdown": DRAIN,
     }
     memory.settle()
+    descriptors.allow_many()
     Server(uvicorn.Config(app, **options), app.state.context).run()
 
 

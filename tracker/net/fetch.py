@@ -17,6 +17,7 @@ import certifi
 import pycurl
 
 from tracker.core.addresses import DEFAULT_PORTS, Policy
+from tracker.net import descriptors
 from tracker.net.failures import WrongProcessError
 from tracker.net.multi import Multi
 from tracker.net.transfer import Answer, Ask, Transfer
@@ -49,6 +50,7 @@ class Fetcher:
         self._cap_bytes = cap_bytes
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
+        self._most = max(1, descriptors.share())
         self._multi = Multi(share=SHARE, kept=KEPT_CONNECTIONS)
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
@@ -64,13 +66,14 @@ class Fetcher:
         """Yield the answers in slices as they arrive, each ask answered once, in no order.
 
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
-        flight. `at_once` are in flight at most, and fewer while answers come at once. While the caller works on a slice
+        flight. `at_once` are in flight at most, and fewer while answers come at once or where the
+        process may not open as many connections. While the caller works on a slice
         nothing is read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
         """
         self._enter()
         queue = deque(asks)
         try:
-            yield from self._slices(queue, at_once, slice_seconds)
+            yield from self._slices(queue, min(at_once, self._most), slice_seconds)
         finally:
             self._abandon()
             self._busy = False

@@ -66,12 +66,21 @@ class Multi:
             if handle.flying < self._share:
                 break
         else:
-            handle = _Handle(max(self._share, 0 if self._handles else self._kept), self._watch)
-            self._handles.append(handle)
+            handle = self._another()
         handle.multi.add_handle(curl)
         handle.flying += 1
         handle.used = True
         self._carrier[curl] = handle
+
+    def _another(self) -> _Handle:
+        try:
+            made = _Handle(max(self._share, 0 if self._handles else self._kept), self._watch)
+        except pycurl.error:  # it takes descriptors of its own, and none is left
+            if not self._handles:
+                raise
+            return min(self._handles, key=lambda handle: handle.flying)
+        self._handles.append(made)
+        return made
 
     def remove(self, curl: pycurl.Curl) -> None:
         """Take out a transfer, whether or not it has ended."""
