@@ -214,18 +214,18 @@ class Schedule:
             starts = self._starts if hinted else Starts()
             began = time.perf_counter()
             found = self._claim(starts)
-            if len(found) == BATCH:
+            if found == BATCH:
                 took.append((time.perf_counter() - began) * 1000)
             else:
                 self._now += timedelta(minutes=5)
-            polls += len(found)
+            polls += found
             with self._database.transaction() as tx:
                 tx.execute(text("DELETE FROM flights"))
         return Claims(took, self._log() - before, self._records(place), polls)
 
-    def _claim(self, starts: Starts) -> list[due.Claim]:
+    def _claim(self, starts: Starts) -> int:
         with self._claiming.transaction() as tx:
-            return due.claim(
+            claimed = due.claim(
                 tx,
                 batch=ids.uuid7(self._now),
                 now=self._now,
@@ -235,6 +235,7 @@ class Schedule:
                 probe_waits=backoff.PAUSE_SCHEDULE,
                 starts=starts,
             )
+        return claimed.total if claimed else 0
 
     def _log(self) -> int:
         """Bytes that the claims have written to the log, and nobody else."""

@@ -14,6 +14,7 @@ import psycopg
 from bench.ground import Ground, Tracker
 from bench.kit import ROOT, rest_until, say, wait_for
 from bench.programs import Program, Upstream
+from tracker.services.asking import AT_ONCE
 
 PEERS = ROOT / "bench" / "peers"
 ENVIRONMENTS = {name: ROOT / "bench" / f".venv-{name}" for name in ("peers", "peers-arq")}
@@ -38,7 +39,7 @@ class Stage:
 
 def stage(ground: Ground, upstream: Upstream, ids: list[str], peers_url: str) -> Stage:
     """A scenario's stage, with the generations in the peers' table and in the file that the loops without a database read."""
-    made = Stage(ground, upstream, ids, peers_url, in_flight=800 if upstream.latency_ms else 100)
+    made = Stage(ground, upstream, ids, peers_url, in_flight=POLL_WORKERS * AT_ONCE if upstream.latency_ms else 100)
     made.ids_file.write_text("\n".join(ids))
     return made
 

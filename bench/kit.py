@@ -60,7 +60,7 @@ def say(line: str) -> None:
 
 def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     """A table of `columns` (key in the row: heading), aligned so that it reads in a terminal as well as in Markdown."""
-    cells = [[_cell(row.get(key)).replace("|", "\\|") for key in columns] for row in rows]
+    cells = [[cell(row.get(key)).replace("|", "\\|") for key in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns.values(), *cells, strict=True)]
     lines = [list(columns.values()), ["-" * width for width in widths], *cells]
     return "\n".join(
@@ -68,7 +68,8 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     )
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as the tables show it: numbers with as many places as tell something."""
     match value:
         case None:
             return ""

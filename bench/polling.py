@@ -9,7 +9,8 @@ import argparse
 import subprocess
 import time
 from collections import defaultdict
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from bench import kit
 from bench.contenders import ENVIRONMENTS, Contender, Ours, Stage, everyone, install_peers, peers_table, settle, stage
@@ -21,6 +22,10 @@ SCENARIOS = {"plain": (0.0, False), "200ms": (200.0, False), "tls": (0.0, True),
 """Name: upstream latency in ms, and whether over TLS."""
 MOST = 24_000
 """Generations at most in one round: more only takes longer."""
+ORDERS = 4
+"""Orders at most in one turn: who is done with that many generations in a second gets some more of them."""
+NEARLY = 0.8
+"""A turn that has lasted for this share of its time has no further order."""
 PATIENCE = 30.0
 """Seconds after which a round ends with what was polled by then."""
 COLUMNS = {
@@ -35,6 +40,10 @@ COLUMNS = {
     "foreign": "others' share of the machine",
     "rounds": "rounds",
 }
+RATIOS = {**kit.CLAIMS, "each": "of each round"}
+
+Rounds = dict[str, dict[str, dict[int, dict[str, Any]]]]
+"""Scenario, contender, number of the round: what was measured."""
 
 
 def main() -> None:
@@ -46,37 +55,41 @@ def main() -> None:
         if why := contender.missing():
             kit.say(f"SKIPPED {contender.name}: {why}")
             contenders.remove(contender)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    raw: dict[str, Any] = {}
     with laid() as ground:
         template = pending_answer(ground)
         ids = new_ids(MOST)
         peers_url = ground.database("peers")
         peers_table(peers_url, ids)
-        for name in options.scenario:
-            latency, tls = SCENARIOS[name]
-            upstream = Upstream(ground, template, latency_ms=latency, tls=tls)
-            try:
-                rounds = _scenario(name, stage(ground, upstream, ids, peers_url), contenders, options)
-            finally:
-                upstream.stop()
-            raw[name] = rounds
-            found[name] = {who: kit.medians(rows) for who, rows in rounds.items() if rows}
+        stages: dict[str, Stage] = {}
+        try:
+            for name in options.scenario:
+                latency, tls = SCENARIOS[name]
+                upstream = Upstream(ground, template, latency_ms=latency, tls=tls)
+                stages[name] = stage(ground, upstream, ids, peers_url)
+            rounds = _rounds(stages, contenders, options)
+        finally:
+            for at in stages.values():
+                at.upstream.stop()
         for contender in contenders:
             if isinstance(contender, Ours):
                 contender.close()
+    found = {
+        name: {who: kit.medians(list(rows.values())) for who, rows in turns.items()} for name, turns in rounds.items()
+    }
     tables = [
         {"title": f"Polling, {_words(name)}", "columns": COLUMNS, "rows": list(rows.values())}
         for name, rows in found.items()
     ]
-    tables.append({"title": "Ratios of the same run", "columns": kit.CLAIMS, "rows": claims(found)})
-    kit.finish("polling", tables, notes=_notes(contenders), raw={"rounds": raw, "peers": _peers()})
+    tables.append({"title": "Ratios, each round's own, and their medians", "columns": RATIOS, "rows": claims(rounds)})
+    kit.finish("polling", tables, notes=_notes(contenders), raw={"rounds": rounds, "peers": _peers()})
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="about how long one contender's turn is")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="about how long one contender is measured in its turn"
+    )
     parser.add_argument("--only", action="append", help="contenders whose name holds this text (repeatable)")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="default: plain, 200ms and tls")
     parser.add_argument("--install-peers", action="store_true", help="make bench/.venv-peers* first")
@@ -92,40 +105,41 @@ def _words(name: str) -> str:
     )
 
 
-def _scenario(
-    name: str, at: Stage, contenders: list[Contender], options: argparse.Namespace
-) -> dict[str, list[dict[str, Any]]]:
-    rounds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def _rounds(stages: dict[str, Stage], contenders: list[Contender], options: argparse.Namespace) -> Rounds:
+    """Everyone's turns in every scenario, round by round: a machine is faster in one minute than in the next."""
+    rounds: Rounds = {name: defaultdict(dict) for name in stages}
     for number in range(options.rounds):
-        for contender in contenders:
-            rate = contender.rate[bool(at.upstream.latency_ms)]
-            count = min(MOST, max(30, int(rate * options.seconds)))
-            try:
-                row = _turn(contender, at, count)
-            except RuntimeError as wrong:
-                kit.say(f"{name} {number + 1}: {contender.name} FAILED: {wrong}")
-                continue
-            kit.say(
-                f"{name} {number + 1}/{options.rounds}: {contender.name}: {row['cpu']:.3f} CPU s/1,000, {row['polls_per_s']:,.0f} polls/s"
-                f" ({row['polls']:,} polls; others {row['foreign']})"
-            )
-            rounds[contender.name].append(row)
+        for name, at in stages.items():
+            for contender in contenders:
+                try:
+                    row = _turn(contender, at, options.seconds)
+                except RuntimeError as wrong:
+                    kit.say(f"{name} {number + 1}: {contender.name} FAILED: {wrong}")
+                    continue
+                kit.say(
+                    f"{name} {number + 1}/{options.rounds}: {contender.name}: {row['cpu']:.3f} CPU s/1,000,"
+                    f" {row['polls_per_s']:,.0f} polls/s ({row['polls']:,} polls; others {row['foreign']})"
+                )
+                rounds[name][contender.name][number] = row
     return rounds
 
 
-def _turn(contender: Contender, at: Stage, count: int) -> dict[str, Any]:
-    """Start, warm up, measure once, stop."""
+def _turn(contender: Contender, at: Stage, seconds: float) -> dict[str, Any]:
+    """Start, warm up, measure one order after the other for about so long, stop."""
+    count = min(MOST, max(30, int(contender.rate[bool(at.upstream.latency_ms)] * seconds)))
+    orders: list[_Measured] = []
     contender.start(at)
     try:
         _order(contender, at, min(contender.warm, count))
-        contender.prepare(count)
-        at.upstream.reset()
-        meter = Meter({**contender.trees, **at.ground.servers, "upstream": at.upstream.pid})
-        _order_now(contender, at, count)
-        spent, foreign = meter.read()
+        while len(orders) < ORDERS and sum(order.seconds for order in orders) < seconds * NEARLY:
+            contender.prepare(count)
+            at.upstream.reset()
+            meter = Meter({**contender.trees, **at.ground.servers, "upstream": at.upstream.pid})
+            _order_now(contender, at, count)
+            orders.append(_Measured(*meter.read(), at.upstream.stats()))
     finally:
         contender.stop()
-    return _row(contender, at.upstream, spent, foreign)
+    return _row(contender, orders)
 
 
 def _order(contender: Contender, at: Stage, count: int) -> None:
@@ -143,55 +157,71 @@ def _order_now(contender: Contender, at: Stage, count: int) -> None:
     settle(lambda: contender.recorded(count), min(3.0, max(0.0, ends - time.monotonic())))
 
 
-def _row(contender: Contender, upstream: Upstream, spent: dict[str, float], foreign: float) -> dict[str, Any]:
-    stats = upstream.stats()
-    polls, seconds = stats["polls"], max(1e-9, stats["last"] - stats["first"])
-    outside = {name: spent.pop(name) * 1000 / polls for name in ("upstream", "postgres", "redis")}
-    own = {name: round(seconds * 1000 / polls, 4) for name, seconds in spent.items()}
-    cpu = sum(own.values()) + outside["postgres"] + outside["redis"]
+class _Measured(NamedTuple):
+    """One order: CPU seconds of each tree, the share that others had of the machine, and what the upstream counted."""
+
+    spent: dict[str, float]
+    foreign: float
+    stats: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """From the first question to the last."""
+        return max(1e-9, self.stats["last"] - self.stats["first"])
+
+
+def _row(contender: Contender, orders: list[_Measured]) -> dict[str, Any]:
+    polls = sum(order.stats["polls"] for order in orders)
+    seconds = sum(order.seconds for order in orders)
+    spent = {name: sum(order.spent[name] for order in orders) * 1000 / polls for name in orders[0].spent}
+    outside = {name: spent.pop(name) for name in ("upstream", "postgres", "redis")}
     return {
         "name": contender.name,
-        "cpu": cpu,
+        "cpu": sum(spent.values()) + outside["postgres"] + outside["redis"],
         "polls_per_s": polls / seconds,
-        "own": sum(own.values()),
+        "own": sum(spent.values()),
         **outside,
-        "requests": stats["requests"] * 1000 / polls,
+        "requests": sum(order.stats["requests"] for order in orders) * 1000 / polls,
         "polls": polls,
-        "most_in_flight": stats["most_in_flight"],
-        "foreign": f"{foreign:.0%}",
-        "parts": own,
+        "most_in_flight": max(order.stats["most_in_flight"] for order in orders),
+        "foreign": f"{max(order.foreign for order in orders):.0%}",
+        "parts": {name: round(seconds, 4) for name, seconds in spent.items()},
     }
 
 
-def claims(found: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What must hold, from the medians of this run; what was not run is left out."""
+def claims(rounds: Rounds) -> list[dict[str, Any]]:
+    """What must hold; what was not run is left out."""
     rows: list[dict[str, Any]] = []
 
-    def cpu(scenario: str, who: str) -> float | None:
-        row = found.get(scenario, {}).get(who)
-        return row["cpu"] if row else None
-
-    def ratio(text: str, above: float | None, below: float | None, bound: float, *, at_least: bool = True) -> None:
-        if above and below:
-            rows.append(kit.verdict(text, above / below, bound, at_least=at_least))
+    def ratio(
+        text: str,
+        above: tuple[str, str],
+        below: tuple[str, str],
+        bound: float,
+        *,
+        of: str = "cpu",
+        at_least: bool = True,
+    ) -> None:
+        ones, others = (rounds.get(scenario, {}).get(who, {}) for scenario, who in (above, below))
+        if found := [ones[number][of] / others[number][of] for number in sorted(ones.keys() & others.keys())]:
+            rows.append(
+                kit.verdict(text, median(found), bound, at_least=at_least) | {"each": ", ".join(map(kit.cell, found))}
+            )
 
     ours, batch = "this tracker", "this tracker, batch queries"
+    plain, slow = ("plain", ours), ("200ms", ours)
     for scenario in ("plain", "tls"):
         for pool in ("prefork 2", "threads 50", "gevent 100"):
-            text = f"{scenario}: CPU of naive Celery ({pool}) over ours"
-            ratio(text, cpu(scenario, f"naive Celery, {pool}"), cpu(scenario, ours), 30)
+            naive = f"naive Celery, {pool}"
+            ratio(f"{scenario}: CPU of naive Celery ({pool}) over ours", (scenario, naive), (scenario, ours), 30)
     for peer, bound in (("arq", 8), ("taskiq", 8), ("procrastinate", 22)):
-        ratio(f"plain: CPU of {peer} over ours", cpu("plain", peer), cpu("plain", ours), bound)
-    alone = cpu("plain", "libcurl alone, nothing kept")
-    ratio("plain: our CPU over libcurl alone", cpu("plain", ours), alone, 5, at_least=False)
-    ratio("our CPU at 200 ms over that at 0 ms", cpu("200ms", ours), cpu("plain", ours), 1.3, at_least=False)
-    slow = found.get("200ms", {})
-    bare = slow.get("asyncio and aiohttp, nothing kept", {}).get("polls_per_s")
-    ratio("200 ms: our polls/s over bare asyncio", slow.get(ours, {}).get("polls_per_s"), bare, 0.8)
-    ratio("plain: CPU of single queries over batch queries", cpu("plain", ours), cpu("plain", batch), 2)
-    plain = found.get("plain", {})
-    asked = plain.get(batch, {}).get("requests")
-    ratio("plain: requests of single over batch queries", plain.get(ours, {}).get("requests"), asked, 45)
+        ratio(f"plain: CPU of {peer} over ours", ("plain", peer), plain, bound)
+    ratio("plain: our CPU over libcurl alone", plain, ("plain", "libcurl alone, nothing kept"), 5, at_least=False)
+    ratio("our CPU at 200 ms over that at 0 ms", slow, plain, 1.3, at_least=False)
+    bare = "asyncio and aiohttp, nothing kept"
+    ratio("200 ms: our polls/s over bare asyncio", slow, ("200ms", bare), 0.8, of="polls_per_s")
+    ratio("plain: CPU of single queries over batch queries", plain, ("plain", batch), 2)
+    ratio("plain: requests of single over batch queries", plain, ("plain", batch), 45, of="requests")
     return rows
 
 
