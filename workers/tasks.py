@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tracker import bell
 from tracker.services.polling import SHIFT
-from tracker.store.due import Bundle
+from tracker.store.batches import Bundle
 from workers.app import Patient, app, services
 
 

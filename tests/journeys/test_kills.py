@@ -13,7 +13,6 @@ from sqlalchemy import text
 
 from tracker import bell, wiring
 from tracker.services.forms import RegistrationForm
-from tracker.store import due
 from tracker.store.due import SHORTEST_CLAIM
 
 from .conftest import Receiver, Simulator, Workers, until
@@ -48,11 +47,7 @@ def test_every_process_killed_once(world: Installation) -> None:
 def _claimed(services: wiring.Services) -> Message | None:
     """What a dispatch would put into one message."""
     portion = services.polling._claim()
-    return (
-        [str(portion.batch), *due.bundle([(c.generation_id, c.fence) for c in portion.polls])]
-        if portion.polls
-        else None
-    )
+    return [str(portion.batch), *portion.claimed.polls] if portion.claimed else None
 
 
 def _flying(services: wiring.Services) -> bool:

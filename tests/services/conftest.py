@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +23,18 @@ from standardwebhooks.webhooks import Webhook
 from tracker import wiring
 from tracker.core.generation import Generation
 from tracker.services.forms import CredentialForm, RegistrationForm
-from tracker.store import due
+from tracker.store.batches import Bundle
 
-Batches = list[tuple[UUID, list[tuple[str, int]]]]
+Batches = list[tuple[UUID, list[tuple[UUID, int]]]]
+
 ROOT = Path(__file__).parents[2]
 _direct = build_opener(ProxyHandler({}))
+
+
+def bundle(claims: Sequence[tuple[UUID, int]]) -> Bundle:
+    """These ids and fences as a message carries them."""
+    ids, fences = zip(*claims, strict=True)
+    return Bundle(*("{" + ",".join(map(str, column)) + "}" for column in (ids, fences)))
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
@@ -195,8 +202,7 @@ class Place:
         found: Batches = []
         for message in self.taken("poll"):
             batch, ids, fences = message.payload[0]
-            fence_of = map(int, fences[1:-1].split(","))
-            found.append((UUID(batch), list(zip(ids[1:-1].split(","), fence_of, strict=True))))
+            found.append((UUID(batch), Bundle(ids, fences).pairs))
         return found
 
     def taken(self, name: str) -> Iterator[Any]:
@@ -211,7 +217,7 @@ class Place:
         return self.messages() if self.services.polling.dispatch() else []
 
     def ask(self, claims: Batches) -> int:
-        return sum(self.services.polling.ask(batch, due.bundle(polls)) for batch, polls in claims)
+        return sum(self.services.polling.ask(batch, bundle(polls)) for batch, polls in claims)
 
     def poll(self) -> int:
         """Ask about what is due now, as far as batches may be outstanding; returns how many were asked."""

@@ -20,10 +20,10 @@ from tracker import wiring
 from tracker.core import ids
 from tracker.errors import ConflictError, NotFoundError
 from tracker.services.forms import CredentialForm, EndpointForm, GenerationChange
-from tracker.store import due, flights
+from tracker.store import flights
 from tracker.store.db import Database
 
-from .conftest import Place, Relay, until
+from .conftest import Place, Relay, bundle, until
 
 
 def _stream(place: Place) -> list[Any]:
@@ -149,7 +149,7 @@ def _another_worker(place: Place) -> Any:
 
 def _ask(worker: Any, claims: Any) -> None:
     for batch, polls in claims:
-        worker.polling.ask(batch, due.bundle(polls))
+        worker.polling.ask(batch, bundle(polls))
 
 
 def test_two_answers_cross_and_the_older_one_moves_nothing_back(place: Place, relay: Relay) -> None:
@@ -457,7 +457,7 @@ def test_many_threads_on_the_same_generations_never_deadlock(  # noqa: C901, PLR
             with doubled:
                 claims = place.claim()
             for batch, found in claims:
-                worker.polling.ask(batch, due.bundle(dice.sample(found, len(found))))
+                worker.polling.ask(batch, bundle(dice.sample(found, len(found))))
 
         return work
 

@@ -16,11 +16,12 @@ from tracker.core.generation import Output, State
 from tracker.core.observation import Observation, Problem, ProblemCode, Seen
 from tracker.core.schedule import BUCKETS, Clock
 from tracker.services.forms import CredentialForm, GenerationChange
-from tracker.store import clocks, credentials, due
+from tracker.store import batches, clocks, credentials
+from tracker.store.batches import Asked, moment
 from tracker.store.clocks import Delta
-from tracker.store.due import SHORTEST_CLAIM, Asked, moment
+from tracker.store.due import SHORTEST_CLAIM
 
-from .conftest import Place
+from .conftest import Place, bundle
 
 QUEUED, MADE = Seen("queued", State.QUEUED), Seen("dreaming", State.PROCESSING)
 DONE = Seen("completed", State.COMPLETED, outputs=(Output("video", 0, "https://cdn.example/v.mp4"),))
@@ -32,7 +33,7 @@ def look(place: Place) -> Asked:
     """The one generation that is due, claimed."""
     [(_, claims)] = place.claim()
     with place.services.database.transaction() as tx:
-        [asked] = due.asked(tx, due.bundle(claims), place.services.settings.poll_longest)
+        [asked] = batches.asked(tx, bundle(claims), place.services.settings.poll_longest)
         tx.execute(text("DELETE FROM flights"))
     return asked
 
@@ -294,7 +295,7 @@ def _waits(
         )  # fmt: skip
     [(_, claims)] = place.claim()
     with place.services.database.transaction() as tx:
-        asked = {a.id: a for a in due.asked(tx, due.bundle(claims), place.services.settings.poll_longest)}
+        asked = {a.id: a for a in batches.asked(tx, bundle(claims), place.services.settings.poll_longest)}
     learning, now = place.services.polling._learning, max(a.asked for a in asked.values())
     learning.refresh({a.clock_id for a in asked.values()})
     found = []
@@ -320,7 +321,7 @@ def test_a_strained_budget_is_paid_for_at_any_price(place: Place) -> None:
     clock = _ninety_seconds()
     [(plain, _)] = _waits(place, [(7, 8.0, 300.0)], clock)
     with place.services.database.transaction() as tx:
-        [a] = due.asked(tx, due.bundle([(str(place.scalar("SELECT generation_id FROM polls")), 1)]), 60.0)
+        [a] = batches.asked(tx, bundle([(place.scalar("SELECT generation_id FROM polls"), 1)]), 60.0)
     strained = a._replace(due=a.asked + 3 * (a.due - a.asked))
     mended = place.services.polling._learning.mended(strained, a.asked)
     assert mended is not None

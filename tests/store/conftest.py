@@ -15,7 +15,6 @@ from tracker.core import backoff, ids
 from tracker.core.schedule import Clock
 from tracker.store import db, due
 from tracker.store.db import Database, Transaction
-from tracker.store.due import Claim
 from tracker.store.ready import Starts
 
 
@@ -84,14 +83,17 @@ class Rows:
             project=self.project, credential=credential, clock=clock, count=count, lane=lane,
         )  # fmt: skip
 
-    def claim(self, limit: int = 200, now: datetime | None = None, starts: Starts | None = None) -> list[Claim]:
+    def claim(
+        self, limit: int = 200, now: datetime | None = None, starts: Starts | None = None
+    ) -> list[tuple[UUID, int]]:
         with self.database.transaction() as tx:
-            return self.claimed(tx, limit, now, starts)
+            claimed = self.claimed(tx, limit, now, starts)
+        return claimed.polls.pairs if claimed else []
 
     def claimed(
         self, tx: Transaction, limit: int = 200, now: datetime | None = None, starts: Starts | None = None
-    ) -> list[Claim]:
-        """The same within a transaction of the test's own."""
+    ) -> due.Claimed | None:
+        """All that a claim gives, within a transaction of the test's own."""
         at = now or db.now(tx)
         return due.claim(
             tx,
@@ -104,11 +106,11 @@ class Rows:
             starts=starts or Starts(),
         )
 
-    def whose(self, claims: list[Claim]) -> dict[int, int]:
+    def whose(self, claims: list[tuple[UUID, int]]) -> dict[int, int]:
         """How many of these claims each credential has."""
         rows = self.all(
             "SELECT credential_id, count(*) FROM polls WHERE generation_id = ANY (:ids) GROUP BY 1",
-            ids=[claim.generation_id for claim in claims],
+            ids=[key for key, _ in claims],
         )
         return {row[0]: row[1] for row in rows}
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from math import exp
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -18,7 +19,7 @@ from tracker.core.pausing import FAILING
 from tracker.core.schedule import EDGES, Clock
 from tracker.store import due, flights
 from tracker.store.db import Database
-from tracker.store.due import SHORTEST_CLAIM, Claim
+from tracker.store.due import SHORTEST_CLAIM, TOGETHER
 from tracker.store.flights import BURST
 from tracker.store.ready import Starts
 
@@ -31,13 +32,13 @@ def test_a_claim_moves_each_poll_to_its_next_time(rows: Rows) -> None:
     now = rows.now()
     claims = rows.claim(now=now)
     assert len(claims) == 10
-    assert {claim.fence for claim in claims} == {1}
+    assert {fence for _, fence in claims} == {1}
     for due_at, asked_at in rows.all("SELECT due_at, asked_at FROM polls"):
         assert (due_at - now).total_seconds() >= SHORTEST_CLAIM
         assert asked_at == now
     assert rows.claim(now=now) == [], "nothing is due any more"
     again = rows.claim(now=now + timedelta(minutes=2))
-    assert {claim.fence for claim in again} == {2}
+    assert {fence for _, fence in again} == {2}
     assert rows.scalar("SELECT count(*) FROM polls WHERE watched_at = :now", now=now) == 10
 
 
@@ -255,6 +256,31 @@ def test_many_accounts_share_one_claim(rows: Rows) -> None:
     assert got == dict.fromkeys(accounts, 10)
 
 
+def test_polls_that_share_a_request_count_a_quarter(rows: Rows) -> None:
+    clock = rows.clock()
+    single, many = rows.credential("single"), rows.credential("many")
+    rows.run("UPDATE credentials SET batch_size = 50 WHERE id = :id", id=many)
+    for credential in (single, many):
+        rows.polls(1000, credential, clock)
+    assert rows.whose(rows.claim(limit=200)) == {single: 100, many: 100 * TOGETHER}
+    rows.run("DELETE FROM polls WHERE credential_id = :id", id=single)
+    assert rows.whose(rows.claim(limit=100)) == {many: 100 * TOGETHER}
+
+
+def test_a_full_claim_says_so(rows: Rows) -> None:
+    clock, first, second = rows.clock(), rows.credential("a", concurrency=8), rows.credential("b")
+    rows.run("UPDATE credentials SET batch_size = 2 WHERE id = :id", id=first)
+    rows.polls(30, first, clock)
+    rows.polls(30, second, clock)
+    with rows.database.transaction() as tx:
+        one, two = (rows.claimed(tx, limit=20) for _ in range(2))
+    assert one is not None
+    assert two is not None
+    # Of the first account all eight requests that it may have in flight, for two each; of the second what they leave of the twenty.
+    assert (one.total, one.full) == (28, True), "there is more"
+    assert (two.total, two.full) == (18, False), "all that is due of the one, and nothing that the other may ask"
+
+
 def test_in_turn_even_when_there_are_more_accounts_than_room(rows: Rows) -> None:
     clock = rows.clock()
     accounts = [rows.credential(f"c{i:03}") for i in range(100)]
@@ -273,7 +299,7 @@ def test_two_claimers_never_get_the_same_poll(rows: Rows) -> None:
     now = rows.now()
     start = threading.Barrier(6)
 
-    def claimer() -> list[Claim]:
+    def claimer() -> list[tuple[UUID, int]]:
         start.wait()
         found = []
         while rows.scalar("SELECT EXISTS (SELECT FROM polls WHERE due_at <= :now)", now=now):
@@ -282,7 +308,7 @@ def test_two_claimers_never_get_the_same_poll(rows: Rows) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         runs = [threads.submit(claimer) for _ in range(6)]
-        claimed = [claim.generation_id for run in runs for claim in run.result()]
+        claimed = [key for run in runs for key, _ in run.result()]
     assert len(claimed) == len(set(claimed)) == 1800
 
 

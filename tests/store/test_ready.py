@@ -86,7 +86,9 @@ def test_what_appears_in_the_past_is_found_when_the_hint_has_lapsed(
 
 def _lose_claim(rows: Rows, starts: Starts) -> None:
     with rows.database.transaction() as tx:
-        assert len(rows.claimed(tx, starts=starts)) == 5
+        claimed = rows.claimed(tx, starts=starts)
+        assert claimed is not None
+        assert claimed.total == 5
         raise LostError
 
 

@@ -10,9 +10,10 @@ from time import monotonic
 
 from tracker.core.schedule import BUCKETS, Clock, Evidence, position
 from tracker.store import clocks
+from tracker.store.batches import Asked
 from tracker.store.clocks import Delta, Learned
 from tracker.store.db import Database, Transaction
-from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.due import SHORTEST_CLAIM
 
 CLOCKS_FRESH = 10.0
 """Seconds that folded clocks are kept in a process: upkeep folds no more often."""

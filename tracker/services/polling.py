@@ -25,17 +25,18 @@ from tracker.services.asking import Asking, Observed, Round
 from tracker.services.crew import MOST_SLOW, PATIENCE
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
-from tracker.store import clocks, credentials, db, due, flights, switches
+from tracker.store import batches, clocks, credentials, db, due, flights, switches
+from tracker.store.batches import Asked, Bundle
 from tracker.store.db import Database
-from tracker.store.due import SHORTEST_CLAIM, Asked
+from tracker.store.due import SHORTEST_CLAIM
 from tracker.store.ready import Starts
 from tracker.store.taking import Signs
 
 log = logging.getLogger(__name__)
 
 BATCH = 2000
-"""Polls per claim and message. A message costs 6 ms of Celery and two transactions whatever it carries: with half as many in each, a poll
-costs an eighth more, and a fifth where many are asked about in one request (measured)."""
+"""Polls per claim and message, and up to `due.TOGETHER` times as many where one request asks about many. A message costs 6 ms of Celery
+and two transactions whatever it carries: with half as many in each, a poll costs an eighth more (measured)."""
 SHIFT = 0.9
 """Seconds for which a tick goes on dispatching: the next one comes after one second."""
 PACE = 0.1
@@ -49,7 +50,7 @@ class Portion(NamedTuple):
     """What one claim gave. `wait` is how many seconds later the next one is worth while; None: not in this shift."""
 
     batch: UUID
-    polls: Sequence[due.Claim]
+    claimed: due.Claimed | None
     wait: float | None
 
 
@@ -94,10 +95,10 @@ class Polling:
                 # Said before each claim: who registers meanwhile sends no message, of which each costs more than many polls.
                 self._bell.awake(bell.DISPATCH)
             portion = self._claim()
-            if portion.polls and not self._publish(portion):
-                self._give_back(portion)
+            if portion.claimed and not self._publish(portion.batch, portion.claimed):
+                self._give_back(portion.batch, portion.claimed)
                 break  # the broker is away: what is due waits in the database
-            sent += len(portion.polls)
+            sent += portion.claimed.total if portion.claimed else 0
             if portion.wait is None or (portion.wait and monotonic() >= ends):
                 break
             self._pause.wait(portion.wait)
@@ -105,10 +106,10 @@ class Polling:
             self._bell.ring(bell.DISPATCH, bell.DEFAULT, because="rung at the end of a tick")
         return sent
 
-    def _publish(self, portion: Portion) -> bool:
-        message = [str(portion.batch), *due.bundle([(c.generation_id, c.fence) for c in portion.polls])]
+    def _publish(self, batch: UUID, claimed: due.Claimed) -> bool:
+        message = [str(batch), *claimed.polls]
         life = flights.UNREAD_LEASE.total_seconds()
-        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(portion.polls), expires=life)
+        return self._bell.publish(bell.ASK, bell.POLL, message, shown=self._story(claimed.clocks), expires=life)
 
     def _claim(self) -> Portion:
         with self._database.looking() as tx:
@@ -116,29 +117,31 @@ class Polling:
             crowded = not stopped and flights.unread(tx, now) >= 2 * self._slots
         batch = ids.uuid7(now)
         if stopped or crowded:
-            return Portion(batch, (), CROWDED if crowded else None)
+            return Portion(batch, None, CROWDED if crowded else None)
         with self._claiming.transaction() as tx:
-            polls = due.claim(
+            claimed = due.claim(
                 tx, batch=batch, now=now, limit=BATCH, longest=self._longest, most_slow=MOST_SLOW * self._slots,
                 probe_waits=backoff.PAUSE_SCHEDULE, starts=self._starts,
             )  # fmt: skip
-            if polls:
+            if claimed:
                 self._signs.sent(tx, now)
-            if any(c.clock_id not in self._clock_providers for c in polls):
-                self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
-            return Portion(batch, polls, 0.0 if len(polls) == BATCH else PACE)
+                if not claimed.clocks.keys() <= self._clock_providers.keys():
+                    self._clock_providers = {learned.id: learned.provider for learned in clocks.everything(tx)}
+        return Portion(batch, claimed, 0.0 if claimed and claimed.full else PACE)
 
-    def _give_back(self, portion: Portion) -> None:
+    def _give_back(self, batch: UUID, claimed: due.Claimed) -> None:
         """Nobody will ask about these: they are due again at once."""
         with self._database.transaction() as tx:
-            if flights.withdraw(tx, portion.batch):
-                due.release(tx, [(UUID(c.generation_id), c.fence) for c in portion.polls], db.now(tx))
+            if flights.withdraw(tx, batch):
+                due.release(tx, claimed.polls.pairs, db.now(tx))
 
-    def _story(self, claims: Sequence[due.Claim]) -> str:
-        counted = Counter(self._clock_providers.get(c.clock_id, "?") for c in claims)
+    def _story(self, clock_counts: Mapping[int, int]) -> str:
+        counted: Counter[str] = Counter()
+        for clock_id, count in clock_counts.items():
+            counted[self._clock_providers.get(clock_id, "?")] += count
         return ", ".join(f"{provider} x{count}" for provider, count in counted.most_common())
 
-    def ask(self, batch: UUID, claims: due.Bundle) -> int:
+    def ask(self, batch: UUID, claims: Bundle) -> int:
         """Ask about claimed generations and record what is seen, in slices as answers arrive. Returns how many were asked.
 
         Threads may ask at the same time; they record one after the other.
@@ -148,7 +151,7 @@ class Polling:
             paid = flights.launch(tx, batch, started)
             if not paid:
                 return 0
-            asked = due.asked(tx, claims, self._longest)
+            asked = batches.asked(tx, claims, self._longest)
             accounts = credentials.by_id(tx, sorted({a.credential_id for a in asked}))
             self._signs.taken(tx, started)
         # A probe: the account's deadlines move once it goes on, and until then this one must not be judged by the old ones.

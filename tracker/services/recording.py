@@ -24,9 +24,9 @@ from tracker.core.times import rfc3339
 from tracker.services import steps
 from tracker.services.learning import Learning
 from tracker.store import artifacts, credentials, events, generations, outbox, schedule
+from tracker.store.batches import Asked
 from tracker.store.credentials import Credential
 from tracker.store.db import Database, Transaction
-from tracker.store.due import Asked
 from tracker.store.schedule import PollChange
 
 log = logging.getLogger(__name__)

@@ -7,19 +7,17 @@ with rows of a paused or throttled credential. Each credential brings its own al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
-from tracker.core.generation import State
-from tracker.core.lifecycle import Known
 from tracker.core.pausing import FAILING
 from tracker.core.schedule import BUCKETS, EDGES
 from tracker.store import schedule
+from tracker.store.batches import Bundle
 from tracker.store.db import Transaction, text
 from tracker.store.flights import FLIGHT_LEASE, HAVE, UNREAD_LEASE
 from tracker.store.ready import Starts, ready
-from tracker.store.rows import outputs_from
 
 SHORTEST_CLAIM = 5.0
 """Seconds that a claim keeps others away at least. A poll still in flight by then may be asked twice, harmlessly (compare-and-set)."""
@@ -27,6 +25,9 @@ MOST_LAG = 22.0
 """Seconds of lag that count: with them a gap is four times as long. What overload is left shows as lag, in the order of due times."""
 MOST_COUNTED = 500
 """Due polls that are counted behind a claim, which costs 1 us each; more of them are taken for an overload at any rate."""
+TOGETHER = 4
+"""Polls of an account that is asked about many in one request, of which a claim takes as many as of one poll of the others: they keep the
+worker a quarter as busy, or less. More in each claim make a poll cheaper; beyond this, little comes of it."""
 SLOW = timedelta(seconds=1)
 """A batch that is open for longer keeps somebody busy who could see others through."""
 
@@ -74,7 +75,7 @@ purse AS MATERIALIZED (
      ORDER BY c.refilled_at),
 able AS MATERIALIZED (
     SELECT id, have, probing, size, rate, since, late_since, lag, hanging OR probing OR failing >= :failing AS careful,
-           greatest(:n / count(*) OVER (), 5) AS share,
+           least(size, {TOGETHER}) AS weight, greatest(:n / count(*) OVER (), 5) * least(size, {TOGETHER}) AS share,
            greatest(CASE WHEN hanging THEN 0
                          WHEN probing THEN least(1, room)
                          -- The circuit is half open: nobody is asked before it is known what became of the last question.
@@ -82,11 +83,13 @@ able AS MATERIALIZED (
                          ELSE least(floor(have), room) * size END, 0) AS could
       FROM purse),
 allowed AS MATERIALIZED (
-    SELECT id, have, probing, size, rate, since, late_since, lag, careful, could,
+    SELECT id, have, probing, size, rate, since, late_since, lag, careful, could, weight,
            -- What accounts with little allowance leave of their share goes to those with more.
-           least(could, greatest(share, (:n - coalesce(sum(could) FILTER (WHERE could < share) OVER (), 0))
+           least(could, greatest(share, weight * (:n - coalesce(sum(could / weight) FILTER (WHERE could < share) OVER (), 0))
                                         / greatest(count(*) FILTER (WHERE could >= share) OVER (), 1))) AS asks
       FROM able),
+most AS MATERIALIZED (
+    SELECT ceil(:n * sum(asks) / greatest(sum(asks / weight), 1))::bigint AS polls FROM allowed),
 due AS MATERIALIZED (
     SELECT d.generation_id, a.id AS credential_id
       FROM allowed a CROSS JOIN LATERAL (
@@ -95,7 +98,7 @@ due AS MATERIALIZED (
                    WHERE p.credential_id = a.id AND p.lane = l.lane AND p.due_at >= l.since AND p.due_at <= :now
                    ORDER BY p.due_at LIMIT greatest(a.asks, 0)::bigint FOR UPDATE SKIP LOCKED) e
             LIMIT greatest(a.asks, 0)::bigint) d
-     LIMIT :n),
+     LIMIT (SELECT polls FROM most)),
 strained AS MATERIALIZED (
     SELECT a.id, exp(least(a.lag, {MOST_LAG}, CASE WHEN j.due < n.asks + {MOST_COUNTED}
                                                    THEN greatest(j.due - n.asks, 0) / (a.rate * a.size) END) / 16) AS stretch
@@ -117,35 +120,45 @@ spent AS (
 flown AS (
     INSERT INTO flights (batch_id, credential_id, asks, until)
     SELECT :batch, d.credential_id, ceil(count(*)::float8 / min(a.size)), :flight_until
-      FROM due d JOIN allowed a ON a.id = d.credential_id GROUP BY d.credential_id)
-UPDATE polls p
-   SET due_at = {_NEXT}, asked_at = :now, fence = p.fence + 1,
-       watched_at = CASE WHEN p.failures = 0 AND p.asked_at IS NOT NULL THEN p.asked_at ELSE p.watched_at END
- WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
-RETURNING CAST(p.generation_id AS text), p.fence, p.clock_id""")
+      FROM due d JOIN allowed a ON a.id = d.credential_id GROUP BY d.credential_id),
+moved AS (
+    UPDATE polls p
+       SET due_at = {_NEXT}, asked_at = :now, fence = p.fence + 1,
+           watched_at = CASE WHEN p.failures = 0 AND p.asked_at IS NOT NULL THEN p.asked_at ELSE p.watched_at END
+     WHERE p.generation_id = ANY (ARRAY(SELECT generation_id FROM due))
+    RETURNING p.generation_id, p.fence, p.clock_id)
+SELECT clock_id, count(*), (SELECT polls FROM most), string_agg(CAST(generation_id AS text), ','), string_agg(CAST(fence AS text), ',')
+  FROM moved GROUP BY clock_id""")
 # `= ANY(ARRAY(...))` and not a join: the planner cannot know the limits above, expects many rows and scans the whole table.
 # Who was served last is last in turn.
 
 
-class Claim(NamedTuple):
-    """One claimed poll: the fence tells whether this claim is still the latest. The id is text, as the message carries it."""
+class Claimed(NamedTuple):
+    """What a claim took, and how many polls of it each clock has. `full`: there may be more that is due."""
 
-    generation_id: str
-    fence: int
-    clock_id: int
+    polls: Bundle
+    clocks: dict[int, int]
+    full: bool
+
+    @property
+    def total(self) -> int:
+        """How many polls."""
+        return sum(self.clocks.values())
 
 
 def claim(
     tx: Transaction, *, batch: UUID, now: datetime, limit: int, longest: float, most_slow: int, probe_waits: Sequence[float],
     starts: Starts,
-) -> list[Claim]:  # fmt: skip
-    """Claim up to `limit` due polls within every credential's budget, and move each to its next time.
+) -> Claimed | None:  # fmt: skip
+    """Claim up to `limit` due polls within every credential's budget, and move each to its next time. None: nothing may be asked now.
+
+    Where one request asks about many, up to TOGETHER times as many.
 
     While `most_slow` batches are open for long, credentials whose answers take long or fail wait for their own flights to land.
     """
     held = ready(tx, now, starts)
     if not held:
-        return []
+        return None
     rows = tx.execute(
         CLAIM,
         {
@@ -163,8 +176,15 @@ def claim(
             "probe_steps": len(probe_waits),
             "failing": FAILING,
         },
+    ).all()
+    if not rows:
+        return None
+    clock_ids, counts, most, ids, fences = zip(*rows, strict=True)
+    return Claimed(
+        Bundle(f"{{{','.join(ids)}}}", f"{{{','.join(fences)}}}"),
+        dict(zip(clock_ids, counts, strict=True)),
+        full=sum(counts) >= most[0],
     )
-    return [Claim(*row) for row in rows.all()]
 
 
 def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], at: datetime) -> None:
@@ -182,110 +202,3 @@ def release(tx: Transaction, claims: Sequence[tuple[UUID, int]], at: datetime) -
             ),
             {"at": at, "ids": [key for key, _ in claims], "fences": [fence for _, fence in claims]},
         )
-
-
-class Bundle(NamedTuple):
-    """Claimed polls as a message carries them: PostgreSQL's own arrays, written out, which nobody takes apart on the way."""
-
-    ids: str
-    fences: str
-
-
-def bundle(claims: Sequence[tuple[str, int]]) -> Bundle:
-    """The message of these ids and fences."""
-    ids, fences = ",".join(key for key, _ in claims), ",".join(str(fence) for _, fence in claims)
-    return Bundle(f"{{{ids}}}", f"{{{fences}}}")
-
-
-class Asked(NamedTuple):
-    """A claimed generation with all that asking about it needs: the columns of ASKED, as they come.
-
-    Thousands of these are made a second, and nearly all answers change nothing. So moments are seconds since 1970, which cost a tenth of
-    what datetimes do, and what only the others need is made when it is asked for.
-    """
-
-    id: UUID
-    provider: str
-    credential_id: int
-    task_id: str
-    kind: str | None
-    fence: int
-    clock_id: int
-    clock: float
-    watched: float | None
-    asked: float
-    due: float
-    timeout: float
-    price: float | None
-    longest: float
-    state: str
-    provider_status: str | None
-    progress: float | None
-    failures: int
-    problem_code: str | None
-    problem_run: int
-    answered_late: bool
-    outputs: Any
-    registered: float
-    submitted: float | None
-    give_up: float
-
-    @property
-    def clock_from(self) -> datetime:
-        """When the time began that its clock measures."""
-        return moment(self.clock)
-
-    def uncounted(self, pause: timedelta) -> Asked:
-        """The same with its deadlines as they will be when its account goes on after this pause, as `extend_deadlines` moves them."""
-        by = max(0.0, min(pause.total_seconds(), self.asked - self.registered))
-        timeout = self.timeout if self.state == State.TIMED_OUT else self.timeout + by
-        return self._replace(timeout=timeout, give_up=self.give_up + by)
-
-    @property
-    def known(self) -> Known:
-        """What is known of it, for a decision."""
-        return Known(
-            state=State(self.state),
-            registered_at=moment(self.registered),
-            timeout_at=moment(self.timeout),
-            give_up_at=moment(self.give_up),
-            provider_status=self.provider_status,
-            progress=self.progress,
-            outputs=outputs_from(self.outputs) if self.outputs else (),
-            failures=self.failures,
-            problem_code=self.problem_code,
-            problem_run=self.problem_run,
-            answered_late=self.answered_late,
-            longest=self.longest,
-            submitted_at=None if self.submitted is None else moment(self.submitted),
-        )
-
-
-def moment(seconds: float) -> datetime:
-    """The time so many seconds after the beginning of 1970, to the microsecond."""
-    return EPOCH + timedelta(seconds=seconds)
-
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# Row by row through the two primary keys: joins of the planner's choice read the whole tables where these are small, which costs twice as
-# much at 24,000 rows (measured).
-ASKED = """
-    SELECT g.id, g.provider, g.credential_id, g.task_id, g.kind, p.fence, p.clock_id,
-           date_part('epoch', p.clock_from), date_part('epoch', p.watched_at), date_part('epoch', p.asked_at), date_part('epoch', p.due_at),
-           date_part('epoch', p.timeout_at), p.price, coalesce(p.longest, %s)::float8, g.state, g.provider_status, p.progress,
-           p.failures, p.problem_code, p.problem_run, p.answered_late, nullif(g.outputs, '[]'),
-           date_part('epoch', g.registered_at), date_part('epoch', g.submitted_at), date_part('epoch', g.give_up_at)
-      FROM unnest(CAST(%s AS uuid[]), CAST(%s AS int[])) AS a (id, fence)
-           CROSS JOIN LATERAL (SELECT * FROM polls WHERE generation_id = a.id AND fence = a.fence LIMIT 1) p
-           CROSS JOIN LATERAL (SELECT * FROM generations WHERE id = a.id LIMIT 1) g"""
-
-
-def asked(tx: Transaction, claims: Bundle, longest: float) -> list[Asked]:
-    """The claimed generations whose claim still holds; others are left out."""
-    # In PostgreSQL's binary form: numbers and ids would be written out there and read again here.
-    driver: Any = tx.connection.driver_connection
-    with driver.cursor(binary=True) as cursor:
-        cursor.execute(ASKED, (longest, claims.ids, claims.fences))
-        # Fetched in one go: one by one, the fetching costs more than the query.
-        return list(map(Asked._make, cursor.fetchall()))
