@@ -39,7 +39,7 @@ class Stage:
 
 def stage(ground: Ground, upstream: Upstream, ids: list[str], peers_url: str) -> Stage:
     """A scenario's stage, with the generations in the peers' table and in the file that the loops without a database read."""
-    made = Stage(ground, upstream, ids, peers_url, in_flight=POLL_WORKERS * AT_ONCE if upstream.latency_ms else 100)
+    made = Stage(ground, upstream, ids, peers_url, in_flight=800 if upstream.latency_ms else 100)
     made.ids_file.write_text("\n".join(ids))
     return made
 
@@ -103,6 +103,8 @@ class Peer(Contender):
     venv: str = "peers"
     redis_number: int = 1
     stores: bool = True
+    as_many: bool = False
+    """Whether it has as many requests in flight at 200 ms as our workers may have together."""
     _programs: dict[str, Program] = field(default_factory=dict)
 
     def missing(self) -> str | None:
@@ -112,11 +114,12 @@ class Peer(Contender):
 
     def start(self, at: Stage) -> None:
         self._at = at
+        in_flight = POLL_WORKERS * AT_ONCE if self.as_many and at.upstream.latency_ms else at.in_flight
         environ = {
             "BENCH_DATABASE_URL": at.peers_url,
             "BENCH_REDIS_URL": at.ground.redis_url(self.redis_number),
             "BENCH_UPSTREAM": at.upstream.url,
-            "BENCH_IN_FLIGHT": str(at.in_flight),
+            "BENCH_IN_FLIGHT": str(in_flight),
             "BENCH_IDS": str(at.ids_file),
             "BENCH_CA": str(at.ground.authority_file),
             "REQUESTS_CA_BUNDLE": str(at.ground.authority_file),
@@ -260,7 +263,9 @@ def everyone() -> list[Contender]:
         Peer("arq", (900, 900), producer=(arq,), worker=(arq, "worker"), venv="peers-arq", redis_number=2),
         Peer("taskiq", (1200, 1200), producer=(f"{here}/taskiq_peer.py",), worker=taskiq, redis_number=3),
         Peer("procrastinate", (300, 300), producer=(procrastinate,), worker=(procrastinate, "worker")),
-        Peer("asyncio and aiohttp, nothing kept", (6000, 3000), producer=(f"{here}/bare.py",), stores=False),
+        Peer(
+            "asyncio and aiohttp, nothing kept", (6000, 3000), producer=(f"{here}/bare.py",), stores=False, as_many=True
+        ),
         Peer("libcurl alone, nothing kept", (8000, 3500), producer=("-m", "bench.limit"), venv="", stores=False),
         Ours("this tracker", (6000, 6000)),
         Ours("this tracker, batch queries", (6000, 6000), path="", database="ours_batch", redis_number=7),

@@ -34,6 +34,7 @@ from tracker.embedded import environment, roster
 from tracker.embedded.ports import free_port, release
 from tracker.embedded.postgres import Postgres
 from tracker.embedded.valkey import Valkey
+from tracker.net import descriptors
 from tracker.services.forms import CredentialForm, RegistrationForm
 from tracker.settings import Settings
 from tracker.store.migrations import migrate
@@ -101,6 +102,7 @@ def _pid(process: subprocess.Popen[bytes] | None) -> int:
 @contextmanager
 def laid(settings: Mapping[str, str] | None = None) -> Iterator[Ground]:
     """Fresh servers, stopped and removed afterwards. `settings` of PostgreSQL go before those that all benchmarks share."""
+    descriptors.allow_many()  # for those who have none of the product's in them
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped then too
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ground = Ground(Path(folder), settings)

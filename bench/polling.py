@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -60,16 +61,14 @@ def main() -> None:
         ids = new_ids(MOST)
         peers_url = ground.database("peers")
         peers_table(peers_url, ids)
-        stages: dict[str, Stage] = {}
-        try:
+        with ExitStack() as open_:
+            stages: dict[str, Stage] = {}
             for name in options.scenario:
                 latency, tls = SCENARIOS[name]
                 upstream = Upstream(ground, template, latency_ms=latency, tls=tls)
+                open_.callback(upstream.stop)
                 stages[name] = stage(ground, upstream, ids, peers_url)
             rounds = _rounds(stages, contenders, options)
-        finally:
-            for at in stages.values():
-                at.upstream.stop()
         for contender in contenders:
             if isinstance(contender, Ours):
                 contender.close()
@@ -137,6 +136,8 @@ def _turn(contender: Contender, at: Stage, seconds: float) -> dict[str, Any]:
             meter = Meter({**contender.trees, **at.ground.servers, "upstream": at.upstream.pid})
             _order_now(contender, at, count)
             orders.append(_Measured(*meter.read(), at.upstream.stats()))
+            if not orders[-1].stats["polls"]:
+                raise RuntimeError("it asked nothing within its patience")
     finally:
         contender.stop()
     return _row(contender, orders)
@@ -203,7 +204,11 @@ def claims(rounds: Rounds) -> list[dict[str, Any]]:
         at_least: bool = True,
     ) -> None:
         ones, others = (rounds.get(scenario, {}).get(who, {}) for scenario, who in (above, below))
-        if found := [ones[number][of] / others[number][of] for number in sorted(ones.keys() & others.keys())]:
+        if found := [
+            ones[number][of] / others[number][of]
+            for number in sorted(ones.keys() & others.keys())
+            if others[number][of]
+        ]:
             rows.append(
                 kit.verdict(text, median(found), bound, at_least=at_least) | {"each": ", ".join(map(kit.cell, found))}
             )

@@ -7,14 +7,13 @@ import resource
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from . import hostile
 
-SOFT, HARD = 100, 1000
+SOFT, HARD = 100, 2000
 ASKING = """
 import json, resource, sys
 from tracker.core.addresses import Policy
@@ -31,18 +30,19 @@ print(json.dumps([resource.getrlimit(resource.RLIMIT_NOFILE), [answer.failure fo
 
 
 class Counting:
-    """Answers late, and knows how many waited at one time."""
+    """Answers late, or once `until` are waiting, and knows how many waited at one time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._waiting = self.most = 0
+        self.until, self.patience = 0, 0.7
 
     def __call__(self, wire, _request) -> None:
-        with self._lock:
+        with self._changed:
             self._waiting += 1
             self.most = max(self.most, self._waiting)
-        time.sleep(0.7)
-        with self._lock:
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: 0 < self.until <= self.most, self.patience)
             self._waiting -= 1
         wire.sendall(hostile.OK)
 
@@ -67,6 +67,7 @@ def _asked(url: str, asks: int, *, before: str = "", then: str = "") -> tuple[li
 
 def test_a_process_may_open_as_many_as_the_system_lets_it(counting: tuple[Counting, str]) -> None:
     behaviour, url = counting
+    behaviour.until, behaviour.patience = SOFT + 1, 10.0
     limits, failures = _asked(url, 150, before="descriptors.allow_many()")
     assert limits == [HARD, HARD]
     assert failures == [None] * 150
@@ -75,10 +76,10 @@ def test_a_process_may_open_as_many_as_the_system_lets_it(counting: tuple[Counti
 
 def test_where_it_may_not_open_many_fewer_are_asked_at_once(counting: tuple[Counting, str]) -> None:
     behaviour, url = counting
-    limits, failures = _asked(url, 60)
+    limits, failures = _asked(url, 30)
     assert limits == [SOFT, HARD]
-    assert failures == [None] * 60, "hosts that could not be reached, they would seem"
-    assert 1 < behaviour.most <= SOFT // 4
+    assert failures == [None] * 30, "hosts that could not be reached, they would seem"
+    assert 1 < behaviour.most <= SOFT // 8
 
 
 def test_when_none_is_left_each_question_is_told_of_all_the_same(counting: tuple[Counting, str]) -> None:

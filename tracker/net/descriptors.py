@@ -23,6 +23,6 @@ def allow_many() -> None:
 
 
 def share() -> int:
-    """How many connections one of those may have that open many: a quarter of what the process may, so that a few are at work together."""
+    """How many connections one of those may have that open many: an eighth of what the process may, since several are at work together."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if soft == resource.RLIM_INFINITY else soft // 4
+    return MOST if soft == resource.RLIM_INFINITY else soft // 8

@@ -51,7 +51,7 @@ class Fetcher:
         self._ca_file = ca_file or certifi.where()
         self._pid = os.getpid()
         self._most = max(1, descriptors.share())
-        self._multi = Multi(share=SHARE, kept=KEPT_CONNECTIONS)
+        self._multi = Multi(share=SHARE, kept=min(KEPT_CONNECTIONS, self._most))
         self._flying: dict[pycurl.Curl, Transfer] = {}
         self._idle: dict[bool, list[Transfer]] = {True: [], False: []}
         self._busy = False
@@ -161,8 +161,11 @@ class Fetcher:
 class Fetchers:
     """Fetchers for the threads of one process: as many as fetch at the same time, the one used last first.
 
-    Its connections are open. One for each thread opens as many times what a burst of batches needs: threads take turns.
+    Its connections are open. One for each thread opens as many times what a burst of batches needs: threads take turns. Of those that
+    are done, a few are kept: nobody looks after the connections of one that does nothing.
     """
+
+    kept = 2
 
     def __init__(self, make: Callable[[], Fetcher]) -> None:
         self._make = make
@@ -177,7 +180,10 @@ class Fetchers:
         try:
             yield from fetcher.fetch(asks, at_once=at_once)
         finally:
-            self._idle.append(fetcher)
+            if len(self._idle) < self.kept:
+                self._idle.append(fetcher)
+            else:
+                fetcher.close()
 
 
 def _is_own_host(ask: Ask) -> bool:

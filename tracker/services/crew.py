@@ -13,10 +13,11 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 """Batches under way in one process. Almost all of them only wait: for the last answer of somebody slow."""
-MOST_SLOW = THREADS // 4
+MOST_SLOW = THREADS // 2
 """Batches that may be open for long before those whose answers take so long have to wait: the others find threads then.
 
-An account shows itself within a second, in which some five batches leave.
+An account shows itself within a second, in which some five batches leave. Fewer, and an account of which one task in twenty hangs keeps
+its own others waiting now and then, for up to the deadline of an answer.
 """
 PATIENCE = 0.5
 """Seconds for which the caller stays with a batch; most are answered by then."""

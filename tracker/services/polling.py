@@ -168,7 +168,7 @@ class Polling:
         again = SHORTEST_CLAIM  # until all went well: whatever went wrong must not go wrong again at once, and for ever
         try:
             with closing(self._asking.observe(asked, round_)) as slices:
-                for slice_ in slices:
+                for slice_ in (part for whole in slices for part in _parts(whole)):
                     with self._one_at_a_time:
                         self._record(slice_, left, round_)
                         if monotonic() - clock > PATIENCE and len(accounts) > 1:
@@ -232,6 +232,11 @@ class Polling:
         if missing and _counts(decision, known) and self._recording.is_outage(a.credential_id):
             decision = decide(known, seen, now=now, roll=roll, outage=True)
         return Judged(a, seen, UNCHANGED if decision == UNCHANGED and not a.failures else decision, body)
+
+
+def _parts(slice_: Sequence[Observed]) -> list[Sequence[Observed]]:
+    """What is recorded in one transaction each: answers about many may come all at once, and the first of them have waited long enough."""
+    return [slice_[start : start + BATCH] for start in range(0, len(slice_), BATCH)]
 
 
 def _counts(decision: Decision, known: Known) -> bool:

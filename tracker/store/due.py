@@ -85,8 +85,9 @@ able AS MATERIALIZED (
 allowed AS MATERIALIZED (
     SELECT id, have, probing, size, rate, since, late_since, lag, careful, could, weight,
            -- What accounts with little allowance leave of their share goes to those with more.
-           least(could, greatest(share, weight * (:n - coalesce(sum(could / weight) FILTER (WHERE could < share) OVER (), 0))
-                                        / greatest(count(*) FILTER (WHERE could >= share) OVER (), 1))) AS asks
+           -- Whole: a sum of fractions would not tell whether a claim is full.
+           least(could, ceil(greatest(share, weight * (:n - coalesce(sum(could / weight) FILTER (WHERE could < share) OVER (), 0))
+                                        / greatest(count(*) FILTER (WHERE could >= share) OVER (), 1)))) AS asks
       FROM able),
 most AS MATERIALIZED (
     SELECT ceil(:n * sum(asks) / greatest(sum(asks / weight), 1))::bigint AS polls FROM allowed),
@@ -134,7 +135,7 @@ SELECT clock_id, count(*), (SELECT polls FROM most), string_agg(CAST(generation_
 
 
 class Claimed(NamedTuple):
-    """What a claim took, and how many polls of it each clock has. `full`: there may be more that is due."""
+    """What a claim took, and how many polls of it each clock has. `full`: the limit cut it off, so that more is due."""
 
     polls: Bundle
     clocks: dict[int, int]
@@ -152,7 +153,7 @@ def claim(
 ) -> Claimed | None:  # fmt: skip
     """Claim up to `limit` due polls within every credential's budget, and move each to its next time. None: nothing may be asked now.
 
-    Where one request asks about many, up to TOGETHER times as many.
+    Where one request asks about many, up to TOGETHER times as many; and about as many of each kind where both have more accounts than room.
 
     While `most_slow` batches are open for long, credentials whose answers take long or fail wait for their own flights to land.
     """
