@@ -5,7 +5,7 @@ from math import exp, inf, log, sqrt
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracker.core.schedule import BUCKETS, EDGES, Clock, Evidence, position
@@ -190,6 +190,7 @@ def test_cold_start_expects_about_twice_what_was_waited() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5000), st.floats(0, 900), st.booleans()), max_size=30))
+@example([(0.0, 5e-324, True)])
 def test_evidence_summed_up_is_the_sum_of_what_each_poll_shows(looks: list[tuple[float, float, bool]]) -> None:
     gathered, each = Evidence(), [[0.0, 0.0, 0.0] for _ in range(BUCKETS)]
     for a, length, done in looks:

@@ -251,6 +251,21 @@ def test_threads_that_take_turns_share_connections_and_those_at_the_same_time_do
         assert server.connections == 2
 
 
+def test_of_many_that_fetched_together_a_few_keep_their_connections():
+    fetchers, together = Fetchers(lambda: Fetcher(LOOPBACK)), threading.Barrier(4)
+
+    def fetched(url: str) -> int:
+        slices = fetchers.fetch([ask(url)])
+        first = next(slices)
+        together.wait(5)  # none has given its fetcher back
+        return len(first) + sum(map(len, slices))
+
+    with hostile.serving(hostile.says(hostile.OK)) as server, ThreadPoolExecutor(4) as threads:
+        for connections in (4, 8 - Fetchers.kept):
+            assert [run.result() for run in [threads.submit(fetched, server.url) for _ in range(4)]] == [1] * 4
+            assert server.connections == connections
+
+
 def test_a_burst_is_divided_among_handles_whose_connections_are_used_again_and_closed_at_last(monkeypatch):
     monkeypatch.setattr(fetch, "SHARE", 2)
     everybody = threading.Barrier(5)

@@ -281,6 +281,16 @@ def test_a_full_claim_says_so(rows: Rows) -> None:
     assert (two.total, two.full) == (18, False), "all that is due of the one, and nothing that the other may ask"
 
 
+def test_a_claim_is_full_though_its_limit_is_not_a_multiple_of_the_accounts(rows: Rows) -> None:
+    clock = rows.clock()
+    for name in "abc":
+        rows.polls(30, rows.credential(name), clock)
+    with rows.database.transaction() as tx:
+        claimed = rows.claimed(tx, limit=20)
+    assert claimed is not None
+    assert (claimed.total, claimed.full) == (20, True)
+
+
 def test_in_turn_even_when_there_are_more_accounts_than_room(rows: Rows) -> None:
     clock = rows.clock()
     accounts = [rows.credential(f"c{i:03}") for i in range(100)]

@@ -83,6 +83,8 @@ class Clock:
             return passage(a, b)
         pieces, alive, left = list(self.walk(a, b)), 1.0, 1.0
         total = -expm1(-sum(h * w for _, h, w in pieces))
+        if not total:
+            return []  # what was watched for no time at all, or too short a time for floating point, shows nothing
         shown = []
         for i, h, w in pieces:
             ended = -left * expm1(-h * w) / total
