@@ -26,9 +26,8 @@ COUNT = 300
 REASON = "the lights went out"
 SLACK = 0.1
 """Seconds between what the schedule notes and what the relay sees that differ from one question to the next."""
-HANDED_OVER = 4 * PATIENCE + SLACK
-"""The same where the next time counts from the claim: two batches may wait for each worker process behind one that it is asking about, and
-while somebody in each of them hangs, it stays with each for so long, beside its work."""
+HANDED_OVER = PATIENCE + SLACK
+"""The same where the next time counts from the claim: its batch waits so long for its worker while one before it hangs."""
 TIMEOUT = 20
 """Seconds that those may take which never end: the others are through long before."""
 
