@@ -66,9 +66,8 @@ class Fetcher:
         """Yield the answers in slices as they arrive, each ask answered once, in no order.
 
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
-        flight. `at_once` are in flight at most, and fewer while answers come at once or where the
-        process may not open as many connections. While the caller works on a slice
-        nothing is read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
+        flight. `at_once` are in flight at most, and fewer while answers come at once or where the process may not open
+        as many connections. While the caller works on a slice nothing is read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
         """
         self._enter()
         queue = deque(asks)

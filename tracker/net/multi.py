@@ -75,9 +75,8 @@ class Multi:
     def _another(self) -> _Handle:
         try:
             made = _Handle(max(self._share, 0 if self._handles else self._kept), self._watch)
-        except (
-            pycurl.error
-        ):  # it takes descriptors of its own, and none is left; without any handle nothing can be asked
+        except pycurl.error:
+            # It takes descriptors of its own, and none is left; without any handle nothing can be asked.
             if not self._handles:
                 raise
             return min(self._handles, key=lambda handle: handle.flying)
