@@ -67,7 +67,8 @@ class Fetcher:
 
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
         flight. `at_once` are in flight at most, and fewer while answers come at once or where the process may not open
-        as many connections. While the caller works on a slice nothing is read: work that takes seconds makes answers late. Closing the iterator early abandons what is in flight.
+        as many connections. While the caller works on a slice nothing is read: work that takes seconds makes answers late.
+        Closing the iterator early abandons what is in flight.
         """
         self._enter()
         queue = deque(asks)
