@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from tracker import bell
+from tracker.services.crew import patience
 from tracker.services.polling import SHIFT
 from tracker.store.batches import Bundle
 from workers.app import Patient, app, services
@@ -27,7 +28,7 @@ def dispatch() -> None:
 def ask(batch: str, ids: str, fences: str) -> None:
     """Ask about one claimed batch. What hangs is left to a thread of this process, and the rest makes room for others."""
     key, claims = UUID(batch), Bundle(ids, fences)
-    if not services().crew.see_through(lambda: services().polling.ask(key, claims)):
+    if not services().crew.see_through(lambda: services().polling.ask(key, claims), patience(claims.polls)):
         services().polling.make_room(key)
 
 

@@ -20,7 +20,9 @@ from tracker import wiring
 from tracker.core import ids
 from tracker.errors import ConflictError, NotFoundError
 from tracker.services.forms import CredentialForm, EndpointForm, GenerationChange
+from tracker.services.polling import UnderWay
 from tracker.store import flights
+from tracker.store.batches import Asked
 from tracker.store.db import Database
 
 from .conftest import Place, Relay, bundle, until
@@ -84,6 +86,43 @@ def test_a_batch_makes_room_for_others_before_its_slowest_answer(place: Place, r
         assert answer.result() == 5
     assert in_flight() == 0
     place.services.polling.make_room(batch)  # late: it has landed
+
+
+def test_a_batch_that_was_left_to_itself_goes_on_making_room(place: Place, relay: Relay) -> None:
+    for fault in ("slow_0.3s", "slow_0.3s", "slow_1s", "slow_3s"):
+        place.register(relay.create(age=100, duration=1000, misbehaviour=fault))
+    place.change("UPDATE credentials SET batch_size = 1")
+    claims = place.claim()
+    seen: list[int] = []
+
+    def in_flight() -> int:
+        seen.append(int(place.scalar("SELECT coalesce(sum(asks), 0) FROM flights")))
+        return seen[-1]
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(place.ask, claims)
+        until(lambda: in_flight() == 1, "only the slowest is counted")
+        assert not answer.done()
+        assert answer.result() == 4
+    assert sorted(set(seen), reverse=True) == [4, 2, 1]
+
+
+def test_of_many_budgets_hear_when_half_are_answered() -> None:
+    under_way = UnderWay([Asked(*[key, "luma", 7 + key % 2, *[None] * 22]) for key in range(400)], {7: 200, 8: 4})
+
+    def answered(of_seven: int, of_eight: int = 0) -> dict[int, int]:
+        for parity, count in ((0, of_seven), (1, of_eight)):
+            own = [key for key, a in under_way.left.items() if a.id % 2 == parity]
+            for key in own[:count]:
+                del under_way.left[key]
+        return dict(under_way.lightened())
+
+    assert answered(0) == answered(99, 99) == {}, "eight's four requests were about fifty each"
+    assert answered(1) == {7: 100, 8: 101}
+    assert answered(1) == {7: 99, 8: 101}, "of a few, each counts"
+    assert answered(0, 98) == {7: 99, 8: 3}
+    assert answered(99) == {8: 3}
+    assert answered(0, 3) == {}, "nothing is left: it lands as a whole"
 
 
 def test_an_account_that_has_answered_does_not_look_slow_because_of_another(place: Place, relay: Relay) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tracker.services.crew import Crew
+from tracker.services.crew import LEAST_PATIENCE, PATIENCE, Crew, patience
 
 
 @pytest.fixture
@@ -36,6 +36,26 @@ def test_what_is_slow_is_left_and_seen_through_before_the_end(gate: threading.Ev
     gate.set()
     crew.close(5)
     assert done == ["quick", "slow"]
+
+
+def test_who_has_half_a_crew_out_leaves_what_comes_next_to_others(gate: threading.Event) -> None:
+    crew = Crew(threads=4)
+
+    def stayed() -> float:
+        began = time.monotonic()
+        assert not crew.see_through(lambda: gate.wait(10) and None, patience=0.01)
+        return time.monotonic() - began
+
+    quick, still_quick, patient = stayed(), stayed(), stayed()
+    assert max(quick, still_quick) < PATIENCE <= patient
+    gate.set()
+    crew.close(5)
+
+
+def test_the_smaller_a_batch_the_sooner_its_caller_leaves() -> None:
+    assert patience(1) == patience(400) == LEAST_PATIENCE
+    assert patience(1000) == PATIENCE / 2
+    assert patience(2000) == patience(8000) == PATIENCE
 
 
 def test_a_full_crew_makes_the_caller_wait(gate: threading.Event) -> None:

@@ -22,7 +22,7 @@ from tracker.core.generation import State
 from tracker.core.lifecycle import UNCHANGED, Decision, Known, decide, says_nothing_new
 from tracker.core.observation import Observation, Problem, ProblemCode
 from tracker.services.asking import Asking, Observed, Round
-from tracker.services.crew import MOST_SLOW, PATIENCE
+from tracker.services.crew import MOST_SLOW, patience
 from tracker.services.learning import Learning
 from tracker.services.recording import Judged, Recording
 from tracker.store import batches, clocks, credentials, db, due, flights, switches
@@ -44,6 +44,30 @@ PACE = 0.1
 together: of 200 ends a second the latest webhooks came after 20 ms, and after 43 at twice as long (measured)."""
 CROWDED = 0.1
 """Seconds until the next try while enough batches wait for a worker: what waits keeps one busy for twice as long at least."""
+FEW = 100
+"""Requests of an account that are counted one by one while a batch that was left to itself comes to its end."""
+
+
+class UnderWay:
+    """A batch that is being asked about: what it has left to answer, by identity, and how many requests the budgets count for it.
+
+    By identity, since of what is done for each poll even the hash of a UUID is felt.
+    """
+
+    def __init__(self, asked: Sequence[Asked], paid: Mapping[int, int]) -> None:
+        self.left = {id(a): a for a in asked}
+        self.flying = dict(paid)
+
+    def lightened(self) -> Counter[int]:
+        """What is left, by account, where the budgets count so much more that they should hear of it; else nothing.
+
+        Of many, half must be answered first: to tell costs a transaction, and slices come thirty a second.
+        """
+        left = Counter(a.credential_id for a in self.left.values())
+        if any(left[c] < n and (left[c] <= FEW or left[c] <= n // 2) for c, n in self.flying.items()):
+            self.flying = {c: min(n, left[c]) for c, n in self.flying.items() if left[c]}
+            return left
+        return Counter()
 
 
 class Portion(NamedTuple):
@@ -77,8 +101,7 @@ class Polling:
         self._clock_providers: dict[int, str] = {}
         self._pause = Event()
         self._one_at_a_time = Lock()
-        # By identity: of what is done for each poll, even the hash of a UUID is felt.
-        self._unanswered: dict[UUID, dict[int, Asked]] = {}
+        self._under_way: dict[UUID, UnderWay] = {}
         self._signs = Signs()
         self._starts = Starts()
 
@@ -164,20 +187,21 @@ class Polling:
             paid,
             lambda wanted: self._afford(batch, wanted, round_.now()),
         )
-        left = self._unanswered[batch] = {id(a): a for a in asked}
+        under_way, attended = UnderWay(asked, paid), patience(claims.polls)
+        self._under_way[batch] = under_way
         again = SHORTEST_CLAIM  # until all went well: whatever went wrong must not go wrong again at once, and for ever
         try:
             with closing(self._asking.observe(asked, round_)) as slices:
                 for slice_ in (part for whole in slices for part in _parts(whole)):
                     with self._one_at_a_time:
-                        self._record(slice_, left, round_)
-                        if monotonic() - clock > PATIENCE and len(accounts) > 1:
-                            self._let_go(batch, {observed[0].credential_id for observed in slice_})
+                        self._record(slice_, under_way.left, round_)
+                        if monotonic() - clock > attended:
+                            self._lighten(batch)
             again = 0.0
         finally:
-            del self._unanswered[batch]
+            del self._under_way[batch]
             with self._one_at_a_time:
-                self._land(batch, round_, left.values(), again)
+                self._land(batch, round_, under_way.left.values(), again)
         return len(asked)
 
     def _record(self, slice_: Sequence[Observed], left: dict[int, Asked], round_: Round) -> None:
@@ -189,24 +213,19 @@ class Polling:
 
     def _afford(self, batch: UUID, wanted: Mapping[int, int], now: datetime) -> Mapping[int, int]:
         with self._database.transaction() as tx:
-            return flights.afford(tx, batch, wanted, now)
+            granted = flights.afford(tx, batch, wanted, now)
+        self._under_way[batch].flying |= granted
+        return granted
 
     def make_room(self, batch: UUID) -> None:
         """Let the budgets know how much of a batch is answered, while its slowest members keep it from its end."""
         with self._one_at_a_time:
-            self._partly_land(batch, self._left(batch))
+            self._lighten(batch)
 
-    def _let_go(self, batch: UUID, answered: set[int]) -> None:
-        """Accounts with nothing left in a batch must not look slow because of others in it."""
-        left = self._left(batch)
-        if not answered <= left.keys():
-            self._partly_land(batch, left)
-
-    def _left(self, batch: UUID) -> Counter[int]:
-        return Counter(a.credential_id for a in self._unanswered.get(batch, {}).values())
-
-    def _partly_land(self, batch: UUID, left: Counter[int]) -> None:
-        if left:
+    def _lighten(self, batch: UUID) -> None:
+        # An account with nothing left in it must not look slow because of others, nor must what is answered take up anybody's room.
+        under_way = self._under_way.get(batch)
+        if under_way and (left := under_way.lightened()):
             with self._database.transaction() as tx:
                 flights.partly_land(tx, batch, left)
 

@@ -19,6 +19,11 @@ class Bundle(NamedTuple):
     fences: str
 
     @property
+    def polls(self) -> int:
+        """How many they are."""
+        return self.ids.count(",") + 1
+
+    @property
     def pairs(self) -> list[tuple[UUID, int]]:
         """Each poll's id and its fence, which tells whether this claim is still the latest."""
         ids, fences = (array[1:-1].split(",") for array in self)
