@@ -14,7 +14,6 @@ from tracker import wiring
 from tracker.core.generation import State
 from tracker.core.lifecycle import NEXT
 from tracker.core.schedule import Clock
-from tracker.services.crew import PATIENCE
 from tracker.services.forms import CredentialForm, RegistrationForm
 from tracker.settings import Settings
 from tracker.simulator.misbehaviour import MISBEHAVIOURS, Scope
@@ -26,8 +25,8 @@ COUNT = 300
 REASON = "the lights went out"
 SLACK = 0.1
 """Seconds between what the schedule notes and what the relay sees that differ from one question to the next."""
-HANDED_OVER = PATIENCE + SLACK
-"""The same where the next time counts from the claim: its batch waits so long for its worker while one before it hangs."""
+HANDED_OVER = 0.5 + SLACK
+"""The same where the next time counts from the claim: its batch may wait so long for its worker while those before it hang."""
 TIMEOUT = 20
 """Seconds that those may take which never end: the others are through long before."""
 
