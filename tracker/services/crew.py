@@ -16,8 +16,8 @@ THREADS = 16
 MOST_SLOW = THREADS // 2
 """Batches that may be open for long before those whose answers take so long have to wait: the others find threads then.
 
-An account shows itself within a second, in which up to ten batches leave, over all processes. Fewer, and an account of which one task in twenty hangs keeps
-its own others waiting now and then, for up to the deadline of an answer.
+An account shows itself within a second, in which up to ten batches leave, over all processes. Fewer, and an account of which one task in
+twenty hangs keeps its own others waiting now and then, for up to the deadline of an answer.
 """
 PATIENCE = 0.25
 """Seconds for which the caller stays with a large batch, which a quick relay has answered by then. With twice as many, relays that take
