@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tracker.services.forms import CredentialForm
 from tracker.store.flights import BURST
 
-from .conftest import Place, Relay
+from .conftest import Place, Relay, until
 
 COUNT = 60
 MINUTE = 60.0
@@ -96,6 +97,40 @@ def test_an_id_missing_from_a_batch_is_asked_singly_and_charged(place: Place, re
     assert place.scalar("SELECT problem_code FROM polls WHERE failures > 0") == "http_error"
     spent = tokens - place.scalar("SELECT tokens FROM credentials")
     assert spent >= 3, "two batches and the single question"
+
+
+def test_what_a_batch_leaves_out_is_asked_before_the_slowest_has_answered(place: Place, relay: Relay) -> None:
+    _pending(place, relay)
+    place.register(relay.create(queue=0, duration=3000, misbehaviour="http500"))
+    other = CredentialForm(providers=["luma"], base_url=relay.url, api_key="x")
+    place.services.credentials.put(place.project, "other", other)
+    place.register(relay.create(queue=0, duration=3000, misbehaviour="slow_3s"), credential="other")
+    claims = place.claim()
+    assert len(claims) == 1
+
+    def in_flight() -> dict[str, int]:
+        query = "SELECT c.name, f.asks FROM flights f JOIN credentials c ON c.id = f.credential_id"
+        return {row["name"]: row["asks"] for row in place.rows(query)}
+
+    assert in_flight() == {"default": 2, "other": 1}
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(place.ask, claims)
+        known = "SELECT count(*) FROM polls WHERE problem_code = 'http_error'"
+        until(lambda: place.scalar(known) == 1, "the single question is asked, answered and recorded")
+        until(lambda: in_flight() == {"other": 1}, "and its account is done")
+        assert not answer.done()
+        assert answer.result() == COUNT + 2
+
+
+def test_what_follows_finds_room_beside_what_is_not_answered_yet(place: Place, relay: Relay) -> None:
+    """Two may be in flight, of which one takes long: the two that a batch leaves out are asked one after the other."""
+    _budget(place, rate=100, concurrency=2)
+    for fault in ("http500", "http500", "slow_1.5s"):
+        place.register(relay.create(queue=0, duration=3000, misbehaviour=fault))
+    claims = place.claim()
+    place.ask(claims)
+    assert relay.call("stats")["most_in_flight"] <= 2
+    assert place.scalar("SELECT count(*) FROM polls WHERE problem_code = 'http_error'") == 2
 
 
 def test_a_batch_path_that_fails_where_single_questions_work_is_left(place: Place, relay: Relay) -> None:

@@ -65,13 +65,15 @@ class Fetcher:
     ) -> Iterator[list[Answer]]:
         """Yield the answers in slices as they arrive, each ask answered once, in no order.
 
+        What is put into a deque of asks after a slice is asked as well, beside what is still in flight.
+
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
         flight. `at_once` are in flight at most, and fewer while answers come at once or where the process may not open
         as many connections. While the caller works on a slice nothing is read: work that takes seconds makes answers late.
         Closing the iterator early abandons what is in flight.
         """
         self._enter()
-        queue = deque(asks)
+        queue = asks if isinstance(asks, deque) else deque(asks)
         try:
             yield from self._slices(queue, min(at_once, self._most), slice_seconds)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -56,8 +56,8 @@ class Round:
     now: Callable[[], datetime]
     paid: Mapping[int, int]
     """Requests that the claim paid for, by credential: no more are made at first."""
-    afford: Callable[[Mapping[int, int]], Mapping[int, int]]
-    """Pays for as many further requests as budgets allow, by credential; asked once all that was paid for is answered."""
+    afford: Callable[[Mapping[int, int], Mapping[int, int]], Mapping[int, int]]
+    """Pays for as many further requests as budgets allow, by credential, beside so many of this batch that are not answered yet."""
     opened: dict[tuple[int, str], Account | Problem] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)
     without_batch: dict[int, timedelta] = field(default_factory=dict)
@@ -90,20 +90,28 @@ class Asking:
         if refused:
             yield refused
         errands = self._errands(askable, round_)
-        while errands:
-            asks, left_over = [self._ask(errand, round_) for errand in errands], []
-            for answers in self._fetchers.fetch(asks, at_once=AT_ONCE):
-                slice_: list[Observed] = []
-                at = round_.now()
-                for answer in answers:
-                    seen, left = self._read(answer, at, round_)
-                    slice_ += seen
-                    left_over += left
-                if slice_:
-                    yield slice_
-            errands, told = self._affordable(left_over, round_)
-            if told:
-                yield told
+        queue = deque(self._ask(errand, round_) for errand in errands)
+        flying = Counter(errand.members[0].credential_id for errand in errands)
+        left_over: list[_Errand] = []
+        for answers in self._fetchers.fetch(queue, at_once=AT_ONCE):
+            slice_: list[Observed] = []
+            at = round_.now()
+            for answer in answers:
+                seen, left = self._read(answer, at, round_)
+                slice_ += seen
+                left_over += left
+                flying[answer.ask.key.members[0].credential_id] -= 1
+            if left_over:
+                # At once, and not when the slowest is answered: it may hang. What cannot be paid for now is tried again until then.
+                errands, left_over = self._affordable(left_over, flying, round_)
+                queue += [self._ask(errand, round_) for errand in errands]
+                flying.update(errand.members[0].credential_id for errand in errands)
+                if left_over and not flying.total():
+                    slice_ += [
+                        observed for errand in left_over for observed in _told(errand.members, errand.suspect or {})
+                    ]
+            if slice_:
+                yield slice_
 
     def _account(self, a: Asked, round_: Round) -> Account | Problem:
         key = (a.credential_id, a.provider)
@@ -134,21 +142,22 @@ class Asking:
         return [e for credential_id, all_ in errands.items() for e in _first(all_, round_.paid.get(credential_id, 0))]
 
     @staticmethod
-    def _affordable(left_over: list[_Errand], round_: Round) -> tuple[list[_Errand], list[Observed]]:
-        """Which of these may still be asked; and what a batch was answered with, where nobody can be asked whether it is so."""
-        if not left_over:
-            return [], []
-        granted = dict(round_.afford(Counter(errand.members[0].credential_id for errand in left_over)))
+    def _affordable(
+        left_over: list[_Errand], flying: Mapping[int, int], round_: Round
+    ) -> tuple[list[_Errand], list[_Errand]]:
+        """Which of these may be asked now, and those that may not."""
+        wanted = Counter(errand.members[0].credential_id for errand in left_over)
+        granted = dict(round_.afford(wanted, {key: flying.get(key, 0) for key in wanted}))
         errands: list[_Errand] = []
-        told: list[Observed] = []
+        others: list[_Errand] = []
         for errand in sorted(left_over, key=_turn):
             credential_id = errand.members[0].credential_id
             if granted.get(credential_id, 0) > 0:
                 granted[credential_id] -= 1
                 errands.append(errand)
-            elif errand.suspect is not None:
-                told += _told(errand.members, errand.suspect)
-        return errands, told
+            else:
+                others.append(errand)
+        return errands, others
 
     def _ask(self, errand: _Errand, round_: Round) -> Ask:
         first = errand.members[0]

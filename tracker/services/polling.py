@@ -185,7 +185,7 @@ class Polling:
             accounts,
             lambda: started + timedelta(seconds=monotonic() - clock),
             paid,
-            lambda wanted: self._afford(batch, wanted, round_.now()),
+            lambda wanted, flying: self._afford(batch, wanted, flying, round_.now()),
         )
         under_way, attended = UnderWay(asked, paid), patience(claims.polls)
         self._under_way[batch] = under_way
@@ -211,10 +211,12 @@ class Polling:
         at = now.timestamp()
         self._recording.record([self._judge(*observed, now, at) for observed in slice_], now, round_.accounts)
 
-    def _afford(self, batch: UUID, wanted: Mapping[int, int], now: datetime) -> Mapping[int, int]:
+    def _afford(
+        self, batch: UUID, wanted: Mapping[int, int], flying: Mapping[int, int], now: datetime
+    ) -> Mapping[int, int]:
         with self._database.transaction() as tx:
-            granted = flights.afford(tx, batch, wanted, now)
-        self._under_way[batch].flying |= granted
+            granted = flights.afford(tx, batch, wanted, flying, now)
+        self._under_way[batch].flying |= {key: flying[key] + asks for key, asks in granted.items()}
         return granted
 
     def make_room(self, batch: UUID) -> None:

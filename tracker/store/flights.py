@@ -32,8 +32,12 @@ def paid(tx: Transaction, batch: UUID) -> dict[int, int]:
     return {row.credential_id: row.asks for row in rows}
 
 
-def afford(tx: Transaction, batch: UUID, wanted: Mapping[int, int], now: datetime) -> dict[int, int]:
-    """Take tokens and room for questions that a batch has left over, now that all its others are answered; returns how many, by credential.
+def afford(
+    tx: Transaction, batch: UUID, wanted: Mapping[int, int], flying: Mapping[int, int], now: datetime
+) -> dict[int, int]:
+    """Take tokens and room for questions that follow from a batch's answers, beside those of it that are `flying`; returns how many.
+
+    All by credential.
 
     Nobody in debt gets anything; who is not gets one at least: a slow account saves up too little to pay for a batch and a question
     that follows from it.
@@ -43,18 +47,19 @@ def afford(tx: Transaction, batch: UUID, wanted: Mapping[int, int], now: datetim
         text(
             f"""
             WITH purse AS MATERIALIZED (
-                SELECT c.id, w.asks, {HAVE} AS have,
-                       c.concurrency - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id
+                SELECT c.id, w.asks, w.flying, {HAVE} AS have,
+                       c.concurrency - w.flying - coalesce((SELECT sum(f.asks) FROM flights f WHERE f.credential_id = c.id
                                                     AND f.until > :now AND f.batch_id <> :batch), 0) AS room
-                  FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[])) AS w (id, asks) JOIN credentials c ON c.id = w.id),
+                  FROM unnest(CAST(:ids AS int[]), CAST(:asks AS int[]), CAST(:flying AS int[])) AS w (id, asks, flying)
+                       JOIN credentials c ON c.id = w.id),
             granted AS MATERIALIZED (
-                SELECT id, have,
+                SELECT id, flying, have,
                        greatest(least(asks, room, CASE WHEN have < 0 THEN 0 ELSE greatest(floor(have), 1) END), 0)::int AS asks
                   FROM purse),
             spent AS (
                 UPDATE credentials c SET tokens = g.have - g.asks, refilled_at = :now FROM granted g WHERE c.id = g.id),
             flown AS (
-                UPDATE flights f SET asks = g.asks, until = :until
+                UPDATE flights f SET asks = g.flying + g.asks, until = :until
                   FROM granted g WHERE f.batch_id = :batch AND f.credential_id = g.id)
             SELECT id, asks FROM granted"""
         ),
@@ -64,6 +69,7 @@ def afford(tx: Transaction, batch: UUID, wanted: Mapping[int, int], now: datetim
             "until": now + FLIGHT_LEASE,
             "ids": list(wanted),
             "asks": list(wanted.values()),
+            "flying": [flying.get(key, 0) for key in wanted],
         },
     )
     return {row.id: row.asks for row in rows}
