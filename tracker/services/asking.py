@@ -19,9 +19,11 @@ from tracker.store.batches import Asked
 from tracker.store.credentials import Credential
 from tracker.store.vault import Vault
 
-AT_ONCE = 1000
-"""Requests in flight per batch; the credentials' own bounds were kept by the claim. A full batch takes twice as long as its answers do: who
-has it for more than a second is counted as held up. With half as many, processors that idle in between take a tenth more for each poll."""
+AT_ONCE = 2000
+"""Requests in flight per batch: all of a full one. The credentials' own bounds were kept by the claim, the process's is the fetcher's.
+
+With half as many a batch takes twice as long as its answers do, more are open at once, and at 200 ms a poll costs a tenth more (measured).
+"""
 DEADLINE = 15.0
 """Seconds for one answer, everything included. Relays that take longer are asked again later."""
 NO_BATCH_PATH = timedelta(days=1)

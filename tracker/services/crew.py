@@ -19,9 +19,9 @@ MOST_SLOW = THREADS // 2
 An account shows itself within a second, in which up to ten batches leave, over all processes. Fewer, and an account of which one task in
 twenty hangs keeps its own others waiting now and then, for up to the deadline of an answer.
 """
-PATIENCE = 0.25
-"""Seconds for which the caller stays with a large batch, which a quick relay has answered by then. With twice as many, relays that take
-200 ms were asked 8,300 times a second and not 13,900, at no less for each poll (measured)."""
+PATIENCE = 0.3
+"""Seconds for which the caller stays with a large batch: by then a relay that takes 200 ms has answered it, and to have several open costs
+more for each poll (a tenth at 0.25 s and half as many in flight, measured). Who is slower keeps the process from others no longer."""
 LEAST_PATIENCE = 0.1
 """The same for a small one. If it takes longer somebody is slow, and others wait for the caller: of three hundred with every misbehaviour,
 on a busy machine, batches waited for up to 0.65 s where the caller stayed for half a second, and for 0.15 with this (measured)."""

@@ -19,7 +19,7 @@ UNREAD_LEASE = timedelta(seconds=15)
 """A batch message that nobody took within this is void: it was lost, or its polls are due again."""
 FLIGHT_LEASE = timedelta(seconds=75)
 """After this a batch that was taken and never reported back no longer counts against its credentials' concurrency: longer than one of
-2,000 questions takes, 1,000 at once, when each is answered only at its deadline, and their second tries with them."""
+2,000 questions takes, even 1,000 at once, when each is answered only at its deadline, and their second tries with them."""
 
 HAVE = f"""least(c.requests_per_second * {BURST} + 1,
                  c.tokens + c.requests_per_second * extract(epoch FROM CAST(:now AS timestamptz) - c.refilled_at))::float8"""
