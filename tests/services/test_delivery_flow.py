@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -14,8 +15,10 @@ from sqlalchemy import text
 from tracker import wiring
 from tracker.core import backoff, circuit
 from tracker.core.events import EventType
+from tracker.couriers.webhook import Attempt
 from tracker.errors import ConflictError
 from tracker.services import steps
+from tracker.services.aftermath import Sent
 from tracker.services.forms import EndpointChange, EndpointForm
 from tracker.store import db, outbox, sending
 
@@ -128,14 +131,30 @@ def test_a_delivery_tells_where_it_goes_and_where_it_went_and_when_next(place, r
     assert {"/" in attempt.worker for attempt in made} == {True}
 
 
+def test_an_attempt_is_logged_at_its_beginning_however_late_its_record_is(place, receiver):
+    endpoint(place, receiver)
+    events(place, 1)
+    with place.services.database.transaction() as tx:
+        (outgoing,) = sending.claim(tx, limit=1, late=0).outgoing
+    sent = Sent(outgoing, Attempt(2000, 204, None, "", None), landed=time.monotonic() - 7)
+    place.services.delivery._aftermath.record([sent])
+    (attempt,) = attempts(place)
+    assert place.now() - attempt["at"] - timedelta(seconds=9) < timedelta(seconds=2)
+    assert place.now() - attempt["at"] > timedelta(seconds=9)
+
+
 def test_a_rate_limit_holds_over_all_workers_and_costs_no_attempt(place, receiver, settings):
-    endpoint(place, receiver, "/slow", rate_limit=20)
     endpoint(place, receiver, "/free")
-    events(place, 40)
     others = [wiring.build(settings) for _ in range(2)]
-    started = place.now()
+    senders = [place.services, *others]
+    # What each does the first time, connecting and planning, is no part of its pace.
+    for n, sender in enumerate(senders):
+        events(place, 1, f"first{n}-")
+        sender.delivery.send_due()
+    receiver.got.clear()
+    endpoint(place, receiver, "/slow", rate_limit=20)
+    events(place, 40)  # the senders are awake: the first ones leave meanwhile
     with ThreadPoolExecutor(3) as pool:
-        senders = [place.services, *others]
         until(
             lambda: list(pool.map(lambda s: s.delivery.send_due(), senders)) and len(receiver.got) >= 80,
             "everything arrived", 20,
@@ -147,7 +166,7 @@ def test_a_rate_limit_holds_over_all_workers_and_costs_no_attempt(place, receive
     found = place.rows(
         "SELECT a.at, d.attempts FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE d.url LIKE '%/slow' ORDER BY a.at"
     )
-    moments = [(row["at"] - started).total_seconds() for row in found]
+    moments = [(row["at"] - found[0]["at"]).total_seconds() for row in found]
     assert {row["attempts"] for row in found} == {1}, "what is held back is not an attempt"
     burst = 20 * sending.BURST
     for i, first in enumerate(moments):
@@ -536,8 +555,9 @@ def test_the_hot_statements_read_by_index(place, receiver):
             "opens": 5,
             "burst": 0.25,
             "crowd": 1,
+            "ahead": timedelta(0),
         }
-        ahead = timedelta(0)
+        ahead = common["ahead"]
         record = {"rows": "[]", "ids": ids * 50, "receivers": [1], "ahead": ahead}
         for statement, values in (
             (sending._LOCK, {"ahead": ahead}),

@@ -6,9 +6,10 @@ import logging
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from os import getpid
+from time import monotonic
 from uuid import UUID
 
 from tracker import bell
@@ -37,6 +38,7 @@ class Sent:
 
     outgoing: Outgoing
     attempt: Attempt
+    landed: float = field(default_factory=monotonic)
 
 
 class Aftermath:
@@ -80,6 +82,7 @@ class Aftermath:
             url=o.url,
             fence=o.fence,
             number=o.attempts + 1,
+            ago=attempt.duration_ms / 1000 + monotonic() - s.landed,
             duration_ms=attempt.duration_ms,
             status_code=attempt.status_code,
             error_class=attempt.error_class,

@@ -56,15 +56,18 @@ SELECT due.id, locked.id IS NOT NULL AS ours, clock.now FROM clock, due LEFT JOI
 # A second statement, whose snapshot is taken under the locks: it sees what every earlier claim took.
 # First attempts may use the whole cap, retries half of it, and what is replayed goes one by one, which keeps its order.
 # A disabled endpoint, like a quiet one, gets only what is asked for by hand; upkeep ends what waits for it.
+# Purses are filled by the clock as it is now, which is the nearest to when they are spent: the time of the first statement is older by
+# the wait for the locks, and by the making of a plan.
 _PURSE = """CASE WHEN n.rate_limit IS NULL THEN NULL ELSE least(greatest(n.rate_limit * :burst, 1),
-               r.tokens + n.rate_limit * greatest(extract(epoch FROM CAST(:now AS timestamptz) - r.refilled_at), 0))::float8 END"""
+               r.tokens + n.rate_limit * greatest(extract(epoch FROM clock.now - r.refilled_at), 0))::float8 END"""
 _CLAIM = f"""
-WITH lanes AS MATERIALIZED (
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() + CAST(:ahead AS interval) AS now),
+lanes AS MATERIALIZED (
     SELECT r.id, {_PURSE} AS have,
            coalesce(greatest(r.quiet_until, r.asked_until) > :now, false) OR n.enabled IS FALSE OR r.given_up_at IS NOT NULL AS quiet,
            CASE WHEN r.failing >= :opens THEN 1 ELSE greatest(r.in_flight_cap / CAST(:crowd AS int), 1) END - f.flying AS room,
            greatest(r.in_flight_cap / 2, 1) - f.retried AS retry_room, 1 - f.replayed AS replay_room
-      FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
+      FROM clock CROSS JOIN receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id
            CROSS JOIN LATERAL (
            SELECT count(*) AS flying, count(*) FILTER (WHERE x.lane = 2) AS retried, count(*) FILTER (WHERE x.lane = 3) AS replayed
              FROM deliveries x WHERE x.receiver_id = r.id AND x.lease_until > :now) f
@@ -91,8 +94,8 @@ chosen AS MATERIALIZED (
              FROM candidates) c
      WHERE c.lane < 2 OR c.late <= :late ORDER BY c.lane, c.due_at LIMIT :n),
 spent AS (
-    UPDATE receivers r SET tokens = l.have - c.sent, refilled_at = :now
-      FROM lanes l JOIN (SELECT receiver_id, count(*) AS sent FROM chosen GROUP BY 1) c ON c.receiver_id = l.id
+    UPDATE receivers r SET tokens = l.have - c.sent, refilled_at = clock.now
+      FROM clock, lanes l JOIN (SELECT receiver_id, count(*) AS sent FROM chosen GROUP BY 1) c ON c.receiver_id = l.id
      WHERE r.id = l.id AND l.have IS NOT NULL),
 claimed AS (
     UPDATE deliveries SET due_at = :lease_until, lease_until = :lease_until, fence = fence + 1
@@ -111,9 +114,10 @@ SELECT d.id, d.fence, d.project_id, d.event_id, d.receiver_id, d.endpoint_id, d.
 _HELD_BACK = f"""
 SELECT min(wait) FILTER (WHERE wait > 0) AS wait,
        EXISTS (SELECT FROM deliveries x WHERE x.receiver_id = ANY (:receivers) AND x.lease_until > :now) AS crowded FROM (
-    SELECT greatest(extract(epoch FROM greatest(r.quiet_until, r.asked_until) - CAST(:now AS timestamptz)),
+    SELECT greatest(extract(epoch FROM greatest(r.quiet_until, r.asked_until) - clock.now),
                     (1 - {_PURSE}) / n.rate_limit) AS wait
-      FROM receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id WHERE r.id = ANY (:receivers)) w"""
+      FROM (SELECT CAST(:now AS timestamptz) AS now) clock
+           CROSS JOIN receivers r LEFT JOIN endpoints n ON n.id = r.endpoint_id WHERE r.id = ANY (:receivers)) w"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def claim(tx: Transaction, *, limit: int, late: int, crowd: int = 1) -> Claimed:
         text(_CLAIM),
         {
             "now": now, "receivers": ours, "n": limit, "late": max(late, 0), "lease_until": now + LEASE, "opens": OPENS, "burst": BURST,
-            "crowd": crowd,
+            "crowd": crowd, "ahead": ahead(tx),
         },
     ).all()  # fmt: skip
     more = any(row.filled for row in found) or len({row.receiver_id for row in found}) < len(ours)
@@ -197,13 +201,14 @@ def _outgoing(row: Any) -> Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """How one attempt ended just now, and what follows from it: the next one after `pause` seconds, or none."""
+    """How one attempt ended that began `ago` seconds ago, and what follows from it: the next one after `pause` seconds, or none."""
 
     delivery_id: UUID
     receiver_id: int
     url: str
     fence: int
     number: int
+    ago: float
     duration_ms: int
     status_code: int | None
     error_class: str | None
@@ -216,14 +221,14 @@ class Attempted:
 
 
 _TYPES = {
-    "delivery_id": "uuid", "url": "text", "fence": "int", "number": "int", "duration_ms": "int", "status_code": "int",
+    "delivery_id": "uuid", "url": "text", "fence": "int", "number": "int", "ago": "float8", "duration_ms": "int", "status_code": "int",
     "error_class": "text", "response": "text", "worker": "text", "state": "text", "lane": "int", "tries": "int",
     "pause": "float8",
 }  # fmt: skip
 _LOGGED = "delivery_id, number, at, duration_ms, status_code, error_class, response, worker"
 _RECORD = f"""
 WITH a AS MATERIALIZED (
-    SELECT r.*, now - make_interval(secs => duration_ms / 1000.0) AS at, now + make_interval(secs => pause) AS due_at,
+    SELECT r.*, now - make_interval(secs => ago) AS at, now + make_interval(secs => pause) AS due_at,
            CASE WHEN pause IS NULL THEN now END AS ended_at
       FROM {records(_TYPES)}, (SELECT clock_timestamp() + CAST(:ahead AS interval) AS now OFFSET 0) clock),
 held AS MATERIALIZED (SELECT id FROM deliveries WHERE id = ANY (:ids) ORDER BY id FOR UPDATE),
