@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_answers_come_in_slices_while_others_are_in_flight(fetcher):
     assert {answer.ask.key for answer in early + rest} == {*range(50), "slow"}
     assert rest[-1].failure == "timeout"
     assert time.monotonic() - began < 1.5
+
+
+def test_who_has_more_to_ask_later_need_not_wait_for_an_answer(fetcher):
+    with hostile.serving(hostile.says(hostile.OK)) as quick, hostile.serving(hostile.falls_silent()) as never:
+        slow = ask(never.url, key="slow", deadline=1.0)
+        assert [len(part) for part in fetcher.fetch([slow])] == [1], "who cannot add anything hears answers alone"
+        queue, heard = deque([slow]), []
+        for part in fetcher.fetch(queue):
+            heard += [answer.ask.key for answer in part]
+            if not part and "late" not in heard:
+                queue.append(ask(quick.url, key="late"))
+    assert heard[0] == "late"
+    assert heard[-1] == "slow"
 
 
 def test_in_flight_is_bounded(fetcher):

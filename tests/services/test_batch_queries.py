@@ -133,6 +133,25 @@ def test_what_follows_finds_room_beside_what_is_not_answered_yet(place: Place, r
     assert place.scalar("SELECT count(*) FROM polls WHERE problem_code = 'http_error'") == 2
 
 
+def test_what_cannot_be_paid_for_yet_waits_for_its_budget_and_not_for_the_slowest(place: Place, relay: Relay) -> None:
+    _budget(place, rate=5, concurrency=10)
+    for _ in range(5):
+        place.register(relay.create(queue=0, duration=3000, misbehaviour="http500"))
+    other = CredentialForm(providers=["luma"], base_url=relay.url, api_key="x")
+    place.services.credentials.put(place.project, "other", other)
+    place.register(relay.create(queue=0, duration=3000, misbehaviour="slow_3s"), credential="other")
+    claims = place.claim()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(place.ask, claims)
+        launched = until(lambda: place.scalar("SELECT max(until) FROM flights WHERE taken"), "it is under way")
+        known = "SELECT count(*) FROM polls WHERE problem_code = 'http_error'"
+        until(lambda: place.scalar(known) == 5, "all five single questions are asked, answered and recorded")
+        assert not answer.done()
+        assert place.scalar("SELECT max(until) FROM flights") == launched, "it looks no younger than it is"
+        answer.result()
+    assert place.scalar("SELECT tokens FROM credentials WHERE name = 'default'") >= -1
+
+
 def test_a_batch_path_that_fails_where_single_questions_work_is_left(place: Place, relay: Relay) -> None:
     relay.call("answers", {"path": "/luma/tasks", "body": "<html>oops</html>", "status": 500})
     tasks = _pending(place, relay)

@@ -6,6 +6,7 @@ docs/decisions/polling-transport.md says why libcurl.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -27,7 +28,7 @@ __all__ = ["Answer", "Ask", "Fetcher", "Fetchers"]
 CAP_BYTES = 4 * 1024 * 1024  # a batch answer of 1,000 generations is about 1.5 MB
 KEPT_CONNECTIONS = 512  # idle ones kept for the next batch, over all hosts
 SHARE = 128  # asks in flight of one handle of libcurl's
-LONGEST_PAUSE = 0.1  # seconds; bounds how late a deadline is noticed
+LONGEST_PAUSE = 0.1  # seconds; bounds how late a deadline is noticed, and how long the caller hears nothing
 FEW = 64  # asks in flight at first: a quick host needs no more, and each is a connection there
 QUICK = 0.005  # seconds; a host that lets us wait longer is worth twice as many
 
@@ -65,7 +66,8 @@ class Fetcher:
     ) -> Iterator[list[Answer]]:
         """Yield the answers in slices as they arrive, each ask answered once, in no order.
 
-        What is put into a deque of asks after a slice is asked as well, beside what is still in flight.
+        What is put into a deque of asks after a slice is asked as well, beside what is still in flight. A deque brings
+        empty slices while nothing arrives, so that who has more to ask later on need not wait for an answer.
 
         A slice is handed over `slice_seconds` after its first answer, so that it can be recorded while others are in
         flight. `at_once` are in flight at most, and fewer while answers come at once or where the process may not open
@@ -73,9 +75,9 @@ class Fetcher:
         Closing the iterator early abandons what is in flight.
         """
         self._enter()
-        queue = asks if isinstance(asks, deque) else deque(asks)
+        queue, silence = (asks, LONGEST_PAUSE) if isinstance(asks, deque) else (deque(asks), math.inf)
         try:
-            yield from self._slices(queue, min(at_once, self._most), slice_seconds)
+            yield from self._slices(queue, min(at_once, self._most), slice_seconds, silence)
         finally:
             self._abandon()
             self._busy = False
@@ -93,9 +95,9 @@ class Fetcher:
             raise RuntimeError("this fetcher is already fetching; finish or close that iterator first")
         self._busy = True
 
-    def _slices(self, queue: deque[Ask], at_once: int, slice_seconds: float) -> Iterator[list[Answer]]:
+    def _slices(self, queue: deque[Ask], at_once: int, slice_seconds: float, silence: float) -> Iterator[list[Answer]]:
         ready: list[Answer] = []
-        due, width = 0.0, min(FEW, at_once)
+        due, heard, width = 0.0, time.monotonic(), min(FEW, at_once)
         while queue or self._flying or ready:
             waiting = bool(ready)
             self._launch(queue, width, ready)
@@ -105,7 +107,10 @@ class Fetcher:
                 due = now + slice_seconds
             if ready and (now >= due or not (queue or self._flying)):
                 yield ready
-                ready = []
+                ready, heard = [], now
+            elif not ready and now >= heard + silence:
+                yield []
+                heard = now
             elif landed:
                 self._step(0.0)
             elif width < at_once and queue:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import NamedTuple, cast
 
 from tracker.core.generation import State
@@ -26,6 +27,10 @@ With half as many a batch takes twice as long as its answers do, more are open a
 """
 DEADLINE = 15.0
 """Seconds for one answer, everything included. Relays that take longer are asked again later."""
+BETWEEN_TRIES = 0.25
+"""Seconds between two tries to pay for what follows from a batch's answers: each is a transaction that locks its accounts."""
+LAST_TRY = 45.0
+"""Seconds after its beginning until which a batch asks what follows: two more deadlines before its lease in `flights` ends."""
 NO_BATCH_PATH = timedelta(days=1)
 """A relay that says it has no batch path is tried for one again after this."""
 BATCH_PATH_FAILED = timedelta(minutes=5)
@@ -95,6 +100,7 @@ class Asking:
         queue = deque(self._ask(errand, round_) for errand in errands)
         flying = Counter(errand.members[0].credential_id for errand in errands)
         left_over: list[_Errand] = []
+        try_at, ends = 0.0, monotonic() + LAST_TRY
         for answers in self._fetchers.fetch(queue, at_once=AT_ONCE):
             slice_: list[Observed] = []
             at = round_.now()
@@ -103,9 +109,12 @@ class Asking:
                 slice_ += seen
                 left_over += left
                 flying[answer.ask.key.members[0].credential_id] -= 1
-            if left_over:
+            if left_over and (monotonic() >= try_at or not flying.total()):
                 # At once, and not when the slowest is answered: it may hang. What cannot be paid for now is tried again until then.
-                errands, left_over = self._affordable(left_over, flying, round_)
+                errands, left_over = (
+                    self._affordable(left_over, flying, round_) if monotonic() < ends else ([], left_over)
+                )
+                try_at = monotonic() + BETWEEN_TRIES if left_over else 0.0
                 queue += [self._ask(errand, round_) for errand in errands]
                 flying.update(errand.members[0].credential_id for errand in errands)
                 if left_over and not flying.total():
