@@ -36,6 +36,9 @@ PROVIDERS = (
     "minimax", "vidu", "ark", "jimeng", "veo", "openai",
 )  # fmt: skip
 
+DESCRIBED = "providers"
+"""The folder of a home whose files describe further ones."""
+
 BY_CONTENT = "keys=content"
 """Behind TRACKER_ARTIFACTS_URL, as in `s3://bucket/copies?keys=content`: copies are named by their hash."""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -200,15 +203,26 @@ def load(environ: Mapping[str, str] | None = None, dotenv: str | Path | None = "
     }
     for name in _LISTS & fields.keys():
         fields[name] = tuple(part.strip() for part in fields[name].split(",") if part.strip())
+    home = Path(found.get("home") or Settings.model_fields["home"].default)
     try:
-        return Settings(**fields, accounts=_accounts(found), given=frozenset(fields))
+        return Settings(**fields, accounts=_accounts(found, home), given=frozenset(fields))
     except ValidationError as wrong:
         raise _as_configuration_error(wrong) from None
 
 
-def _accounts(found: Mapping[str, str | None]) -> dict[str, Account]:
+def described_in(home: Path) -> list[Path]:
+    """The files that describe providers beside the built-in ones; each is named like its provider."""
+    return sorted((home / DESCRIBED).glob("*.toml"))
+
+
+def providers_known(home: Path) -> tuple[str, ...]:
+    """The names that variables may name a provider by."""
+    return (*PROVIDERS, *(file.stem for file in described_in(home)))
+
+
+def _accounts(found: Mapping[str, str | None], home: Path) -> dict[str, Account]:
     accounts = {}
-    for provider in PROVIDERS:
+    for provider in providers_known(home):
         stem = provider.replace("-", "_")
         values = {field: found[f"{stem}_{field}"] for field in ("base_url", "api_key") if f"{stem}_{field}" in found}
         if values:

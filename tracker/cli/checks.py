@@ -65,15 +65,15 @@ def variables() -> Iterator[Finding]:
     """Names that begin with TRACKER_ and mean nothing: most often misspelt."""
     from dotenv import dotenv_values
 
-    from tracker.settings import PROVIDERS, Settings
+    from tracker.settings import Settings, providers_known
 
     known = {
         f"TRACKER_{name.upper()}" for name in Settings.model_fields if name not in {"accounts", "given"}
     } | OURS_ELSEWHERE
-    known |= {f"TRACKER_{p.replace('-', '_').upper()}_{field}" for p in PROVIDERS for field in ("BASE_URL", "API_KEY")}
-    unknown = sorted(
-        name for name in {*os.environ, *dotenv_values(".env")} if name.startswith("TRACKER_") and name not in known
-    )
+    given = {**dotenv_values(".env"), **os.environ}
+    names = providers_known(Path(given.get("TRACKER_HOME") or Settings.model_fields["home"].default))
+    known |= {f"TRACKER_{p.replace('-', '_').upper()}_{field}" for p in names for field in ("BASE_URL", "API_KEY")}
+    unknown = sorted(name for name in given if name.startswith("TRACKER_") and name not in known)
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
         yield Finding(

@@ -16,6 +16,7 @@ from tracker.cli import (
     backup,
     credentials,
     deliveries,
+    describing,
     diagnosis,
     endpoints,
     following,
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 for group in (
     servers, registering, importing, generations, showing, following, listening, deliveries, switches, endpoints, credentials, keys,
-    learned, artifacts, diagnosis, backup, rotation,
+    describing, learned, artifacts, diagnosis, backup, rotation,
 ):  # fmt: skip
     group.add_to(app)
 

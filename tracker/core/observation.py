@@ -24,6 +24,7 @@ class ProblemCode(StrEnum):
     CONNECTION = "connection"
     TOO_LARGE = "too_large"
     UNDECRYPTABLE = "undecryptable"
+    NOT_DESCRIBED = "not_described"
 
 
 @dataclass(

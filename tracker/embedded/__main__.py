@@ -24,6 +24,7 @@ from tracker.embedded.screen import Screen
 from tracker.embedded.story import Story, verdict
 from tracker.embedded.supervisor import Orders
 from tracker.errors import ConfigurationError, TrackerError
+from tracker.providers import take_in
 from tracker.settings import Settings, load
 
 DOTENV = ".env"
@@ -71,6 +72,7 @@ def _run(installation: Installation, *, demo: bool, ends_itself: bool = False) -
     screen = installation.screen
     installation.orders.listen()
     try:
+        take_in(installation.settings.home)  # a description that is wrong is told once, and not by every process
         installation.start()
         footer = "It ends by itself." if ends_itself else "Ctrl-C stops everything."
         screen.summary("The tracker is up", installation.addresses(), footer)

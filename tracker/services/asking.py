@@ -131,6 +131,9 @@ class Asking:
         return round_.opened[key]
 
     def _open(self, credential: Credential, provider: str, now: datetime) -> Account | Problem:
+        if provider not in REGISTRY:
+            # Its file is gone, or this process is older than the file; whoever waits with it must not suffer from that.
+            return Problem(ProblemCode.NOT_DESCRIBED, f"no file described {provider!r} when this worker started")
         try:
             key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
         except ConfigurationError as wrong:

@@ -180,7 +180,7 @@ class Credentials:
         """Ask the provider one harmless question with this key: `ok`, and what came back in words."""
         with self._database.transaction() as tx:
             credential, at = self._found(tx, project_id, name, provider_name), db.now(tx)
-        provider = providers.REGISTRY[provider_name or credential.providers[0]]
+        provider = providers.get(provider_name or credential.providers[0])
         key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
         account = Account(credential.base_url or provider.default_base_url, key, at.timestamp())
         subject = Subject(PROBE_TASK, next(iter(provider.kinds), None))
