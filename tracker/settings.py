@@ -36,9 +36,7 @@ PROVIDERS = (
     "minimax", "vidu", "ark", "jimeng", "veo", "openai",
 )  # fmt: skip
 
-DESCRIBED = "providers"
-"""The folder of a home whose files describe further ones."""
-
+DESCRIBED = "providers"  # the folder of a home whose files describe further ones
 BY_CONTENT = "keys=content"
 """Behind TRACKER_ARTIFACTS_URL, as in `s3://bucket/copies?keys=content`: copies are named by their hash."""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
