@@ -17,7 +17,7 @@ import pytest
 from tests.net import hostile
 from tracker.core.addresses import Policy
 from tracker.net import fetch, multi
-from tracker.net.fetch import FEW, Answer, Ask, Fetcher, Fetchers
+from tracker.net.fetch import FEW, QUICK, Answer, Ask, Fetcher, Fetchers
 
 LOOPBACK = Policy.of(["127.0.0.0/8", "::1/128"])
 CLOSED = Policy.of([])
@@ -127,6 +127,24 @@ def test_a_host_that_takes_its_time_gets_more_at_once(fetcher):
         ]
     assert got == [200] * 400
     assert 2 * FEW < server.peak <= 200
+
+
+def test_work_is_no_waiting_and_brings_no_more_connections(fetcher):
+    """Handshakes over TLS take long: who took that for a slow host would open ever more connections, each with its handshake."""
+    real = fetcher._multi.step
+
+    def laboriously(seconds: float) -> bool:
+        began = time.monotonic()
+        stirred = real(seconds)
+        if time.monotonic() < began + QUICK:
+            time.sleep(2 * QUICK)
+        return stirred
+
+    fetcher._multi.step = laboriously
+    with hostile.serving(hostile.says(hostile.OK)) as server:
+        asks = [ask(server.url, key=n) for n in range(600)]
+        assert sum(len(part) for part in fetcher.fetch(asks, at_once=600)) == 600
+    assert server.peak < 4 * FEW
 
 
 @pytest.mark.parametrize(

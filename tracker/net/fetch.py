@@ -114,14 +114,14 @@ class Fetcher:
             elif landed:
                 self._step(0.0)
             elif width < at_once and queue:
-                self._step(QUICK)
-                if time.monotonic() - now >= QUICK:
+                # Work is no waiting: who opens connections has most to do, and would open ever more of them.
+                if not self._step(QUICK) and time.monotonic() - now >= QUICK:
                     width = min(2 * width, at_once)
             else:
                 self._step(due - now if ready else LONGEST_PAUSE)
 
-    def _step(self, seconds: float) -> None:
-        self._multi.step(min(seconds, LONGEST_PAUSE))
+    def _step(self, seconds: float) -> bool:
+        return self._multi.step(min(seconds, LONGEST_PAUSE))
 
     def _launch(self, queue: deque[Ask], at_once: int, ready: list[Answer]) -> None:
         flying = self._flying

@@ -89,12 +89,14 @@ class Multi:
         handle.multi.remove_handle(curl)
         handle.flying -= 1
 
-    def step(self, seconds: float) -> None:
-        """Let libcurl go on with what has something to do; wait for it, at most `seconds`."""
+    def step(self, seconds: float) -> bool:
+        """Let libcurl go on with what has something to do; wait for it, at most `seconds`. Returns whether anything had."""
         due = min((handle.timer for handle in self._handles), default=math.inf)
         if due < math.inf:
             seconds = min(seconds, due - time.monotonic())
+        stirred = False
         for descriptor, ready in self._epoll.poll(max(0.0, seconds)):
+            stirred = True
             if descriptor in self._resting:
                 self._forget(descriptor)
             elif handle := self._watched.get(descriptor):  # None is the bell
@@ -102,11 +104,12 @@ class Multi:
         now = time.monotonic()
         for handle in self._handles:
             if now >= handle.timer:
-                handle.timer = math.inf
+                stirred, handle.timer = True, math.inf
                 handle.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         if now - self._tidied > UNUSED:
             self._tidied = now
             self._tidy()
+        return stirred
 
     def ended(self) -> Iterator[tuple[pycurl.Curl, int | None, str]]:
         """The transfers that ended: with None and "", or with libcurl's code and message where it gave up."""
