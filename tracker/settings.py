@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from tracker.core.addresses import check_form
 from tracker.core.circuit import WORN_OUT
 from tracker.core.times import duration
 from tracker.errors import ConfigurationError, NotRunningError
@@ -52,8 +53,8 @@ def _url(*schemes: str) -> AfterValidator:
 
 
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
+    parts = None if check_form(value) else urlsplit(value)
+    if parts is None or parts.query or parts.fragment:
         raise ValueError("it must be a plain address such as https://example.com, without user, query or fragment")
     return value.rstrip("/")
 
@@ -186,9 +187,6 @@ class Settings(BaseModel):
         return self.model_copy(update=fields)
 
 
-_LISTS = {"egress_allow", "egress_ports"}
-
-
 def load(environ: Mapping[str, str] | None = None, dotenv: str | Path | None = ".env") -> Settings:
     """Read the environment, with `.env` below it. Raises ConfigurationError for the first wrong value."""
     merged: dict[str, str | None] = {
@@ -199,7 +197,7 @@ def load(environ: Mapping[str, str] | None = None, dotenv: str | Path | None = "
     fields: dict[str, Any] = {
         k: v for k, v in found.items() if k in Settings.model_fields and k not in {"accounts", "given"}
     }
-    for name in _LISTS & fields.keys():
+    for name in {"egress_allow", "egress_ports"} & fields.keys():
         fields[name] = tuple(part.strip() for part in fields[name].split(",") if part.strip())
     home = Path(found.get("home") or Settings.model_fields["home"].default)
     try:
@@ -209,18 +207,20 @@ def load(environ: Mapping[str, str] | None = None, dotenv: str | Path | None = "
 
 
 def described_in(home: Path) -> list[Path]:
-    """The files that describe providers beside the built-in ones; each is named like its provider."""
-    return sorted((home / DESCRIBED).glob("*.toml"))
-
-
-def providers_known(home: Path) -> tuple[str, ...]:
-    """The names that variables may name a provider by."""
-    return (*PROVIDERS, *(file.stem for file in described_in(home)))
+    """The files that describe providers beside the built-in ones; each is named like its provider. Hidden ones are editors'."""
+    try:
+        return sorted(file for file in (home / DESCRIBED).iterdir() if file.suffix == ".toml" and file.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    except OSError as wrong:
+        raise ConfigurationError(
+            str(home / DESCRIBED), f"cannot be read ({wrong.strerror})", "let the tracker read it"
+        ) from None
 
 
 def _accounts(found: Mapping[str, str | None], home: Path) -> dict[str, Account]:
     accounts = {}
-    for provider in providers_known(home):
+    for provider in (*PROVIDERS, *(file.stem for file in described_in(home))):
         stem = provider.replace("-", "_")
         values = {field: found[f"{stem}_{field}"] for field in ("base_url", "api_key") if f"{stem}_{field}" in found}
         if values:

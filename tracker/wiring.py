@@ -13,7 +13,7 @@ from tracker.errors import ConfigurationError
 from tracker.net.fetch import Fetcher, Fetchers
 from tracker.net.guard import GuardedSession
 from tracker.net.post import Poster
-from tracker.providers import REGISTRY, take_in
+from tracker.providers import REGISTRY
 from tracker.services.aftermath import Aftermath
 from tracker.services.artifacts import Artifacts
 from tracker.services.asking import Asking
@@ -90,10 +90,8 @@ def build(settings: Settings, *, application: str = "tracker", pool: int = 10) -
     """Wire everything from attached settings. `pool` bounds the database connections kept, for as many threads as work at once.
 
     Claims and the sending of webhooks have up to two more each, where they take place.
-    Raises ConfigurationError for a secret that is missing or wrong, and for a provider that is not known or not described well;
-    connects to nothing yet.
+    Raises ConfigurationError for a secret that is missing or wrong, and for a provider that is not known; connects to nothing yet.
     """
-    take_in(settings.home)
     for provider in sorted(settings.accounts.keys() - REGISTRY.keys()):
         variables, known = f"TRACKER_{provider.upper().replace('-', '_')}_*", ", ".join(sorted(REGISTRY))
         raise ConfigurationError(

@@ -28,6 +28,7 @@ from tracker import logs, memory, wiring
 from tracker.bell import celery_app
 from tracker.errors import SchemaOutdatedError
 from tracker.net import descriptors
+from tracker.providers import take_in
 from tracker.settings import attach, load
 from tracker.store import db
 from tracker.store.migrations import refuse_other_schema
@@ -35,6 +36,7 @@ from tracker.store.migrations import refuse_other_schema
 log = logging.getLogger(__name__)
 
 settings = attach(load())
+take_in(settings.home)  # before any fork: processes that come later know the same providers
 app = celery_app(settings.required("broker_url"))
 app.conf.imports = ("workers.tasks",)
 

@@ -60,7 +60,7 @@ def test_and_what_an_answer_is_read_as(cli: Any, file: Path, tmp_path: Path) -> 
 
 def test_an_answer_without_a_state_ends_with_1(cli: Any, file: Path, tmp_path: Path) -> None:
     answer = tmp_path / "answer.json"
-    answer.write_text(json.dumps({"phase": "dancing"}))
+    answer.write_text(json.dumps({"job": "TASK_ID", "phase": "dancing"}))
     told = cli("providers", "check", str(file), "--answer", str(answer), code=1).stdout
     assert "problem: code=unknown_status  message=the status 'dancing' is not known" in told
 

@@ -170,7 +170,7 @@ def test_a_bad_end_keeps_its_reason_and_its_code(acme: Described) -> None:
 def test_what_is_not_well_formed_is_a_problem_and_never_a_state(
     acme: Described, body: Any, status: int, code: ProblemCode
 ) -> None:
-    seen = read(acme, body, status)
+    seen = acme.read(Subject("t-1", "text2video"), Response(status, {}, json.dumps(body).encode(), NOW))
     assert isinstance(seen, Problem)
     assert seen.code is code
 
@@ -185,6 +185,56 @@ def test_the_file_in_the_documentation_is_read_as_it_says(tmp_path: Path) -> Non
         ("video", "https://f.example/1.mp4", 640),
         ("thumbnail", "https://f.example/c.png", None),
     ]
+
+
+def test_an_envelope_that_says_error_is_no_failed_task(acme: Described) -> None:
+    seen = read(acme, {"job": {"state": "error", "message": "rate limit exceeded"}})
+    assert isinstance(seen, Problem)
+    assert seen.message.startswith("the answer has no id: ")
+
+
+def test_a_task_that_is_missing_where_a_kind_was_guessed_proves_nothing(acme: Described) -> None:
+    missing = Response(404, {}, b'{"error": "no such job"}', NOW)
+    assert acme.read(Subject("t-1", "image2video"), missing).code is ProblemCode.NOT_FOUND
+    guessed = acme.read(Subject("t-1"), missing)
+    assert (guessed.code, "asked for as 'text2video'" in guessed.message) == (ProblemCode.UNKNOWN_STATUS, True)
+
+
+@pytest.mark.parametrize(
+    ("whole", "said", "share"),
+    [
+        (100, 1, 0.01), (100, 1.0, 0.01), (100, 0.5, 0.005), (100, "42 %", 0.42), (100, "42", 0.42), (100, 250, 1.0), (1, 1, 1.0),
+        (1, "1", 1.0), (1, 0.25, 0.25), (1, "25%", 0.25), (1, -1, 0.0), (100, "soon", None), (100, [1], None), (100, "nan", None),
+    ],
+)  # fmt: skip
+def test_progress_counts_up_to_what_the_file_says(tmp_path: Path, whole: int, said: object, share: float) -> None:
+    provider = described(ACME.replace("[states]", f"progress_whole = {whole}\n[states]"), tmp_path)
+    assert read(provider, job("running", percent=said)).progress == share
+
+
+def test_numbers_of_any_length_are_no_numbers(tmp_path: Path) -> None:
+    changed = ACME.replace('"job.percent"', '"to_number(job.percent)"').replace('"seconds"', '"to_number(seconds)"')
+    provider = described(
+        changed.replace('"job.state"', '"job.state || sum([to_number(job.a), to_number(job.a)])"'), tmp_path
+    )
+    movie = {"type": "movie", "link": "https://f.example/1", "seconds": "9" * 400}
+    assert read(provider, job("running", percent="9" * 400)).progress is None
+    assert read(provider, job("all-good", files=[movie])).outputs[0].duration is None
+    assert isinstance(read(provider, job("", a="9" * 4300)), Problem)
+
+
+def test_a_byte_order_mark_and_files_of_editors_do_no_harm(home: Path) -> None:
+    (home / "providers" / "acme.toml").write_bytes(b"\xef\xbb\xbf" + ACME.encode())
+    (home / "providers" / ".#acme.toml").write_text("x")
+    (home / "providers" / "README").write_text("x")
+    providers.take_in(home)
+    assert REGISTRY.keys() == {*providers.BUILT_IN, "acme"}
+
+
+def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "providers").write_text("x")
+    with pytest.raises(ConfigurationError, match=r"providers: cannot be read \(Not a directory\)"):
+        providers.take_in(tmp_path)
 
 
 def test_true_and_false_are_words_too(tmp_path: Path) -> None:
@@ -226,12 +276,23 @@ def test_it_never_raises_whatever_came(body: Any) -> None:
         (("[answer]", "[answers]"), r"acme\.toml: answer: is wrong"),
         (('id = "job.id"', 'ident = "job.id"'), r"acme\.toml: answer\.ident: is no field of such a file; leave it out"),
         (('"job.state"', '"job..state"'), r"acme\.toml: answer\.status: .*'job\.\.state' is not a JMESPath expression"),
+        (('"job.state"', '"lower(job.state)"'), "there is no function 'lower' in JMESPath"),
+        (('"job.state"', '"a[?join(b)].c"'), "the function 'join' takes 2 arguments, and 1 are given"),
         (('"job.state"', "7"), r"answer\.status: is wrong \(write a JMESPath expression"),
         (("/jobs/{id}", "/jobs/"), r"path: it must hold \{id\}"),
         (("/v1/{kind}", "/v1/{sort}"), r"may hold \{id\} and \{kind\} in braces"),
         (("/v1/{kind}", "/v1"), r"kinds: name the families that \{kind\}"),
         (("/v1/{kind}", "/v1/{kind"), r"write a brace as \{\{ or \}\}"),
         (("path = ", "path = ' '#"), "path: begin it with a slash"),
+        (("/jobs/{id}", "/jobs/{id}#x"), "path: .* without a fragment"),
+        (("/v1/", "/任务/"), "path: .* all but ASCII percent-encoded"),
+        (('X-Version = "2"', 'authorization = "2"'), "'authorization' is set already"),
+        (('X-Version = "2"', 'ACCEPT = "2"'), "'ACCEPT' is set already"),
+        (('X-Version = "2"', 'X-A = "2", x-a = "2"'), "'x-a' is set already"),
+        (('X-Version = "2"', 'X-Version = "{key:}"'), r"may hold \{key\} in braces and nothing else"),
+        (('X-Version = "2"', 'X-Version = "{key.x}"'), r"may hold \{key\} in braces and nothing else"),
+        (('"https://api.acme.example"', '"https://api.acme.example:99999"'), "base_url: is wrong"),
+        (('"https://api.acme.example"', '"https://a.example/?x=1"'), "base_url: is wrong"),
         (('"Token {key}"', '"Token {secret}"'), r"may hold \{key\} in braces"),
         (('X-Version = "2"', 'Host = "2"'), "'Host' is not a header that may be set"),
         (('X-Version = "2"', 'X-Version = "2\\n"'), "must be plain ASCII on one line"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from tracker import providers, wiring
-from tracker.errors import ConfigurationError, InvalidError
+from tracker.embedded.environment import complete
+from tracker.errors import InvalidError
 from tracker.services.forms import CredentialForm
-from tracker.settings import Settings
+from tracker.settings import Settings, load
 
 from .conftest import Place, Relay
 
@@ -75,12 +79,30 @@ def test_without_its_file_it_waits_and_nobody_with_it(place: Place, relay: Relay
     assert place.get(luma).state == "processing"
     with pytest.raises(InvalidError, match="'acme' is not a provider"):
         place.services.credentials.test(place.project, "both", "acme")
+    elsewhere = CredentialForm(base_url=relay.url.replace("127.0.0.1", "localhost"))
+    place.services.credentials.put(place.project, "both", elsewhere, force=True)  # it need not know what it serves
     providers.take_in(acme)
-    place.run(60)
+    place.run(660)
     assert place.get(g).state == "processing"
 
 
-def test_a_process_does_not_start_with_a_wrong_file(settings: Settings, acme: Path) -> None:
+@pytest.mark.parametrize(
+    "program", ["import workers.app", "from tracker.api.__main__ import main; raise SystemExit(main())"]
+)
+def test_a_process_does_not_start_with_a_wrong_file(settings: Settings, acme: Path, program: str) -> None:
     (acme / "providers" / "acme.toml").write_text(FILE.replace("phase", "phase..x"))
-    with pytest.raises(ConfigurationError, match=r"acme\.toml: answer\.status: is wrong"):
-        wiring.build(settings.changed(home=acme))
+    environment = complete(settings.changed(home=acme), dict(os.environ), own_database=False, simulator_url=None)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "acme.toml: answer.status: is wrong" in ended.stderr.splitlines()[-1]
+
+
+def test_processes_that_come_later_know_what_their_parent_knew(settings: Settings, acme: Path) -> None:
+    """Celery replaces its processes after a while; the files may have changed by then, and be half written."""
+    found = load({"TRACKER_HOME": str(acme), "TRACKER_ACME_API_KEY": "k"}, None)
+    (acme / "providers" / "acme.toml").write_text("half wri")
+    built = wiring.build(settings.changed(accounts=found.accounts, home=acme))
+    built.close()
+    assert providers.get("acme").default_base_url == "https://api.acme.example"

@@ -20,6 +20,7 @@ from tracker.api.app import create_app
 from tracker.api.context import Context
 from tracker.errors import TrackerError
 from tracker.net import descriptors
+from tracker.providers import take_in
 from tracker.settings import Settings
 from tracker.store import db
 from tracker.store.migrations import refuse_other_schema
@@ -87,6 +88,7 @@ def main() -> int:
     try:
         found = settings.attach(settings.load())
         logs.configure(found, "api")
+        take_in(found.home)
         services = wiring.build(found, application="tracker-api", pool=CONNECTIONS)
         try:
             prepare(found, services, os.environ.get(SIMULATOR_VARIABLE))

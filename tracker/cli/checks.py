@@ -32,6 +32,7 @@ OURS_ELSEWHERE = frozenset({"TRACKER_PUBLISH", "TRACKER_VERSION", "TRACKER_INTER
 def everything() -> Iterator[Finding]:
     """Every check, in the order in which things depend on each other."""
     from tracker import wiring
+    from tracker.providers import take_in
     from tracker.settings import attach, load
 
     yield from variables()
@@ -39,6 +40,7 @@ def everything() -> Iterator[Finding]:
         settings = load()
         yield Finding("settings", "ok", f"home {settings.home.resolve()}")
         yield from home(settings)
+        take_in(settings.home)
         settings = attach(settings)
         services = wiring.build(settings, application="tracker-doctor", pool=2)
     except TrackerError as wrong:
@@ -65,13 +67,14 @@ def variables() -> Iterator[Finding]:
     """Names that begin with TRACKER_ and mean nothing: most often misspelt."""
     from dotenv import dotenv_values
 
-    from tracker.settings import Settings, providers_known
+    from tracker.settings import PROVIDERS, Settings, described_in
 
     known = {
         f"TRACKER_{name.upper()}" for name in Settings.model_fields if name not in {"accounts", "given"}
     } | OURS_ELSEWHERE
     given = {**dotenv_values(".env"), **os.environ}
-    names = providers_known(Path(given.get("TRACKER_HOME") or Settings.model_fields["home"].default))
+    home = Path(given.get("TRACKER_HOME") or Settings.model_fields["home"].default)
+    names = (*PROVIDERS, *(file.stem for file in described_in(home)))
     known |= {f"TRACKER_{p.replace('-', '_').upper()}_{field}" for p in names for field in ("BASE_URL", "API_KEY")}
     unknown = sorted(name for name in given if name.startswith("TRACKER_") and name not in known)
     for name in unknown:

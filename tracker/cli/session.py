@@ -47,9 +47,11 @@ def settings_here() -> Settings:
 def opened(project: str = DEFAULT_PROJECT, *, make: bool = False) -> Iterator[Session]:
     """The services, for the time of the block. NotFoundError for an unknown project, SchemaOutdatedError for an old database."""
     from tracker import wiring
+    from tracker.providers import take_in
     from tracker.store.migrations import refuse_other_schema
 
     settings = settings_here()
+    take_in(settings.home)
     services = wiring.build(settings, application="tracker-cli", pool=2)
     try:
         with services.database.transaction() as tx:

@@ -32,7 +32,7 @@ def described(file: Path) -> Described:
             str(file), f"{name!r} cannot be a provider's name", f"use up to {_LONGEST_NAME} of a-z, 0-9 and hyphens"
         )
     try:
-        told = tomllib.loads(file.read_text())
+        told = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as wrong:
         raise ConfigurationError(str(file), f"cannot be read ({wrong.strerror})", "let the tracker read it") from None
     except ValueError as wrong:  # of the encoding, or of the form

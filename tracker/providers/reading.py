@@ -58,10 +58,10 @@ def answer(response: Response) -> Any | Problem:
     return body
 
 
-def complaint(body: Any) -> Problem:
-    """What an answer with HTTP 2xx but without any status means: some relays report their errors so."""
+def complaint(body: Any, lacks: str = "status") -> Problem:
+    """What an answer with HTTP 2xx means that `lacks` a status, or an id: some relays report their errors so."""
     meaning = _meaning(body)
-    missing = "the answer has no status: " if meaning is ProblemCode.UNREADABLE else "the provider answers "
+    missing = f"the answer has no {lacks}: " if meaning is ProblemCode.UNREADABLE else "the provider answers "
     try:
         said = _quote(orjson.dumps(body))
     except TypeError:

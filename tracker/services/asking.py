@@ -28,9 +28,11 @@ With half as many a batch takes twice as long as its answers do, more are open a
 DEADLINE = 15.0
 """Seconds for one answer, everything included. Relays that take longer are asked again later."""
 BETWEEN_TRIES = 0.25
-"""Seconds between two tries to pay for what follows from a batch's answers: each is a transaction that locks its accounts."""
-LAST_TRY = 45.0
-"""Seconds after its beginning until which a batch asks what follows: two more deadlines before its lease in `flights` ends."""
+"""Seconds until what follows from a batch's answers and could not be paid for is tried again: a transaction that locks its accounts."""
+LAST_ASK = 45.0
+"""Seconds after its beginning until which a batch asks anything: all of it is answered before its lease in `flights` ends."""
+BETWEEN_LOOKS = 600.0
+"""Seconds until a task is looked at again whose provider this process does not know."""
 NO_BATCH_PATH = timedelta(days=1)
 """A relay that says it has no batch path is tried for one again after this."""
 BATCH_PATH_FAILED = timedelta(minutes=5)
@@ -100,7 +102,7 @@ class Asking:
         queue = deque(self._ask(errand, round_) for errand in errands)
         flying = Counter(errand.members[0].credential_id for errand in errands)
         left_over: list[_Errand] = []
-        try_at, ends = 0.0, monotonic() + LAST_TRY
+        try_at, ends = 0.0, monotonic() + LAST_ASK
         for answers in self._fetchers.fetch(queue, at_once=AT_ONCE):
             slice_: list[Observed] = []
             at = round_.now()
@@ -109,6 +111,10 @@ class Asking:
                 slice_ += seen
                 left_over += left
                 flying[answer.ask.key.members[0].credential_id] -= 1
+            if queue and monotonic() >= ends:
+                # What has found no connection by now is due again; it would outlast the lease.
+                flying.subtract(ask.key.members[0].credential_id for ask in queue)
+                queue.clear()
             if left_over and (monotonic() >= try_at or not flying.total()):
                 # At once, and not when the slowest is answered: it may hang. What cannot be paid for now is tried again until then.
                 errands, left_over = (
@@ -132,8 +138,9 @@ class Asking:
 
     def _open(self, credential: Credential, provider: str, now: datetime) -> Account | Problem:
         if provider not in REGISTRY:
-            # Its file is gone, or this process is older than the file; whoever waits with it must not suffer from that.
-            return Problem(ProblemCode.NOT_DESCRIBED, f"no file described {provider!r} when this worker started")
+            # Its file is gone, or younger than this process. It is looked at seldom: what is claimed is paid for.
+            told = f"no file described {provider!r} when this worker started"
+            return Problem(ProblemCode.NOT_DESCRIBED, told, BETWEEN_LOOKS)
         try:
             key = None if credential.api_key is None else self._vault.decrypt(credential.api_key)
         except ConfigurationError as wrong:

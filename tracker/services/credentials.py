@@ -279,7 +279,8 @@ _KNEW_US = frozenset({ProblemCode.NOT_FOUND, ProblemCode.UNKNOWN_STATUS, Problem
 
 def _batching(served: Sequence[str]) -> dict[str, Any]:
     """How many ids one request can carry, as far as is known of an account that was never asked."""
-    return {"batch_size": min(providers.batch_sizes()[p] for p in served), "no_batch_until": None}
+    sizes = providers.batch_sizes()
+    return {"batch_size": min(sizes.get(p, 1) for p in served), "no_batch_until": None}
 
 
 def _words_in(body: bytes) -> Any:
