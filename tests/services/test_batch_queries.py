@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tracker.services import asking
 from tracker.services.forms import CredentialForm
 from tracker.store.flights import BURST
 
@@ -150,6 +151,24 @@ def test_what_cannot_be_paid_for_yet_waits_for_its_budget_and_not_for_the_slowes
         assert place.scalar("SELECT max(until) FROM flights") == launched, "it looks no younger than it is"
         answer.result()
     assert place.scalar("SELECT tokens FROM credentials WHERE name = 'default'") >= -1
+
+
+def test_what_finds_no_connection_in_time_is_due_again(
+    place: Place, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a process may open few, a relay that hangs must not keep a batch beyond its lease."""
+    monkeypatch.setattr(asking, "AT_ONCE", 1)
+    monkeypatch.setattr(asking, "LAST_ASK", 0.3)
+    place.change("UPDATE credentials SET batch_size = 1")
+    tasks = [relay.create(queue=0, duration=3000, misbehaviour="slow_1.5s") for _ in range(3)]
+    for task in tasks:
+        place.register(task)
+    place.poll()
+    assert sorted(len(relay.asked(task)) for task in tasks) == [0, 0, 1]
+    assert place.scalar("SELECT count(*) FROM polls WHERE due_at <= clock_timestamp()") == 2
+    monkeypatch.undo()
+    place.poll()
+    assert sorted(len(relay.asked(task)) for task in tasks) == [1, 1, 1]
 
 
 def test_a_batch_path_that_fails_where_single_questions_work_is_left(place: Place, relay: Relay) -> None:
